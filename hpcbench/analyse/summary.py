@@ -1,0 +1,309 @@
+"""One comparison table over a sweep: each point's steady mean, its spread over steps and repeats, and ratios."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hpcbench.errors import UsageError, nearest
+from hpcbench.metrics import COLUMNS, rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hpcbench.metrics import Metrics
+
+# Axes whose value says how many devices share the work: ideal speed-up is proportional to it.
+SCALING = frozenset({"threads", "cores", "processes", "ranks", "world_size", "gpus", "devices", "nodes", "workers"})
+
+_FALLBACK = ("step_time", "tokens_per_second", "samples_per_second", "wall_time")  # headline of logs that name none
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A metric at one point: `values` holds one mean a repeat, each over that repeat's steady steps.
+
+    `over_steps` is the standard deviation over steps within a repeat (root mean square over repeats), `over_repeats`
+    that of the repeats' means; both with n - 1, NaN where there are too few.
+    """
+
+    values: tuple[float, ...]
+    steps: int
+    over_steps: float
+    sources: tuple[str, ...] = ()
+
+    @property
+    def mean(self) -> float:
+        """Mean over repeats."""
+        return float(np.mean(self.values)) if self.values else math.nan
+
+    @property
+    def over_repeats(self) -> float:
+        """Standard deviation over repeats."""
+        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else math.nan
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Speed-up against the baseline (above 1 is better), with its 95 % interval where both sides were repeated."""
+
+    speedup: float
+    low: float = math.nan
+    high: float = math.nan
+    efficiency: float = math.nan
+
+    @property
+    def slowdown(self) -> float:
+        """The inverse of the speed-up."""
+        return 1 / self.speedup if self.speedup else math.nan
+
+
+@dataclass(frozen=True)
+class Row:
+    """One point of the sweep: its values on the axes, its cases, and what they measured."""
+
+    point: Mapping[str, Any]
+    cases: tuple[tuple[str, str], ...]
+    completed: int
+    metrics: Mapping[str, Spread]
+    ratio: Ratio | None = None
+    is_baseline: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The cases of one benchmark side by side. `metrics[0]` is what ratios are of."""
+
+    benchmark: str
+    title: str
+    axes: tuple[str, ...]
+    fixed: Mapping[str, Any]
+    metrics: tuple[str, ...]
+    baseline: Mapping[str, Any]
+    rows: tuple[Row, ...]
+    warmup: tuple[int, ...] = ()  # the steps that no mean includes, as the logs or their format say
+    units: Mapping[str, str] = field(default_factory=dict)
+
+
+def compare(metrics: Metrics, baseline: Mapping[str, str] | None = None) -> list[Comparison]:
+    """Compare the cases of each benchmark in `metrics`.
+
+    `baseline` names the point that ratios are against, as text (``{"threads": "1"}``; ``first`` is the first value);
+    without it the benchmark's own is used, else the first value of a scaling axis or of the only axis. Raises
+    `UsageError` for a baseline that is not in the sweep.
+    """
+    cases = metrics.cases
+    comparisons = []
+    for benchmark in dict.fromkeys(cases["benchmark"]):
+        group = cases[cases["benchmark"] == benchmark]
+        comparisons.append(_compare(metrics, str(benchmark), group, baseline))
+    return comparisons
+
+
+def _compare(metrics: Metrics, benchmark: str, cases: pd.DataFrame, baseline: Mapping[str, str] | None) -> Comparison:
+    names = [name for name in metrics.parameters if name in cases and cases[name].notna().any()]
+    identity = [name for name in ("run", "site") if cases[name].nunique() > 1]
+    axes = tuple(identity + [name for name in names if cases[name].nunique(dropna=False) > 1])
+    fixed = {name: cases[name].iloc[0] for name in names if name not in axes}
+    measured = _measure(metrics, cases)
+    wanted = [name for name in metrics.headline if any(name in row for row in measured.values())]
+    shown = tuple(wanted or [name for name in _FALLBACK if any(name in row for row in measured.values())][:3])
+    points = []
+    for point, members in _points(cases, axes):
+        keys = tuple((str(run), str(case)) for run, case in zip(members["run"], members["case"], strict=True))
+        # only what completed is averaged; foreign logs do not say, so they count as they are
+        counted = [key for key, state in zip(keys, members["state"], strict=True) if state in ("completed", "unknown")]
+        spreads = {name: _spread([measured[key][name] for key in counted if name in measured[key]]) for name in shown}
+        points.append(Row(point, keys, len(counted), spreads))
+    chosen = _baseline(axes, points, baseline, metrics.baseline)
+    steps = metrics.steps
+    warm = steps[steps["warmup"]] if len(steps) else steps
+    title = next((str(run["title"]) for run in metrics.runs.values() if run.get("benchmark") == benchmark), "")
+    return Comparison(
+        benchmark,
+        title or benchmark or "Logs",
+        axes,
+        fixed,
+        shown,
+        chosen,
+        tuple(_with_ratios(points, axes, shown, chosen)),
+        tuple(sorted({int(step) for step in warm["step"].dropna()})),
+        _units(metrics, benchmark),
+    )
+
+
+def _points(cases: pd.DataFrame, axes: Sequence[str]) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """Group cases by their values on the axes, in order: numbers by size, then words."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for position, values in enumerate(zip(*(cases[axis] for axis in axes), strict=True) if axes else [()] * len(cases)):
+        groups.setdefault(tuple(_clean(value) for value in values), []).append(position)
+    ordered = sorted(groups, key=lambda values: [order(value) for value in values])
+    return [(dict(zip(axes, values, strict=True)), cases.iloc[groups[values]]) for values in ordered]
+
+
+def order(value: object) -> tuple[int, float, str]:
+    """Sort key of an axis value: numbers first, by size; then text; unknown last."""
+    if value is None:
+        return (2, 0.0, "")
+    if isinstance(value, int | float):
+        return (0, float(value), "")
+    return (1, 0.0, str(value))
+
+
+def _clean(value: Any) -> Any:
+    """Turn a table's value into a plain Python one; a missing one into None."""
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        return int(value) if value.is_integer() else value
+    return value
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One metric of one case."""
+
+    mean: float
+    std: float
+    steps: int
+    source: str
+
+
+def _measure(metrics: Metrics, cases: pd.DataFrame) -> dict[tuple[str, str], dict[str, _Measured]]:
+    """Reduce every case to one value a metric."""
+    case_of = metrics.owners()
+    format_of = dict(zip(metrics.sources["path"], metrics.sources["format"], strict=True))
+    keys = {(str(run), str(case)) for run, case in zip(cases["run"], cases["case"], strict=True)}
+    measured: dict[tuple[str, str], dict[str, _Measured]] = {key: {} for key in keys}
+    columns = [name for name in COLUMNS if name in metrics.steps]
+    for source, steps in metrics.steps[~metrics.steps["warmup"]].groupby("source"):
+        key = case_of.get(str(source))
+        if key not in measured:
+            continue
+        for name in columns:
+            if (found := _steady(steps, name, str(source))) is not None:
+                measured[key].setdefault(name, found)
+    # what the program says of itself before what was measured around it
+    ranked = sorted(rows(metrics.counters), key=lambda row: format_of.get(row.source, "") != "hpcbench-records")
+    for row in ranked:
+        key = case_of.get(row.source)
+        if key in measured and row.name in COLUMNS and not math.isnan(row.value):
+            measured[key].setdefault(row.name, _Measured(float(row.value), math.nan, 0, row.source))
+    evals = metrics.evals
+    final = evals[(evals["task"] == "validation") & (evals["metric"] == "loss")]
+    for row in rows(final):  # in the order of the log: the last one stays
+        key = case_of.get(row.source)
+        if key in measured:
+            measured[key]["validation_loss"] = _Measured(float(row.value), math.nan, 0, row.source)
+    return measured
+
+
+def _steady(steps: pd.DataFrame, name: str, source: str) -> _Measured | None:
+    """Average a column over steady steps: a rate over time (all the work / all the time), anything else plainly."""
+    values = steps[name].to_numpy(dtype=float)
+    known = ~np.isnan(values)
+    if not known.any():
+        return None
+    mean = float(values[known].mean())
+    if COLUMNS[name].unit.endswith("/s"):
+        times = steps["step_time"].to_numpy(dtype=float)
+        both = known & ~np.isnan(times)
+        if both.any() and times[both].sum() > 0:
+            mean = float((values[both] * times[both]).sum() / times[both].sum())
+    std = float(values[known].std(ddof=1)) if known.sum() > 1 else math.nan
+    return _Measured(mean, std, int(known.sum()), source)
+
+
+def _spread(measured: Sequence[_Measured]) -> Spread:
+    deviations = [each.std for each in measured if not math.isnan(each.std)]
+    return Spread(
+        tuple(each.mean for each in measured),
+        sum(each.steps for each in measured),
+        math.sqrt(sum(std**2 for std in deviations) / len(deviations)) if deviations else math.nan,
+        tuple(each.source for each in measured),
+    )
+
+
+def _baseline(
+    axes: Sequence[str], points: Sequence[Row], asked: Mapping[str, str] | None, own: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Choose the value of each baseline axis; ratios are against the row that has it and is else the same."""
+    chosen: dict[str, Any] = {}
+    if asked:
+        for name, text in asked.items():
+            if name not in axes:
+                raise UsageError(f"--baseline: {name!r} is not an axis of these logs{nearest(name, axes)}")
+            values = [row.point[name] for row in points]
+            match = [value for value in values if str(value) == text] or (values[:1] if text == "first" else [])
+            if not match:
+                shown = ", ".join(dict.fromkeys(str(value) for value in values))
+                raise UsageError(f"--baseline: no case has {name}={text}; there is {shown}")
+            chosen[name] = match[0]
+        return chosen
+    for name, value in own.items():
+        if name in axes:
+            values = [row.point[name] for row in points]
+            chosen[name] = value if value in values else values[0]
+    if not chosen and axes:
+        scaling = [name for name in axes if name in SCALING]
+        natural = scaling[0] if scaling else axes[0] if len(axes) == 1 else None
+        if natural is not None:
+            chosen[natural] = points[0].point[natural]
+    return chosen
+
+
+def _with_ratios(
+    points: Sequence[Row], axes: Sequence[str], metrics: Sequence[str], baseline: Mapping[str, Any]
+) -> list[Row]:
+    if not metrics or not baseline:
+        return list(points)
+    metric = metrics[0]
+    by_point = {tuple(row.point[axis] for axis in axes): row for row in points}
+    result = []
+    for row in points:
+        base = by_point.get(tuple(baseline.get(axis, row.point[axis]) for axis in axes))
+        if base is None or COLUMNS[metric].better is None:
+            result.append(row)
+            continue
+        ratio = _ratio(row.metrics[metric], base.metrics[metric], lower_is_better=COLUMNS[metric].better == "lower")
+        if ratio is not None and len(baseline) == 1:
+            (axis, value), here = next(iter(baseline.items())), row.point[next(iter(baseline))]
+            if axis in SCALING and isinstance(here, int | float) and isinstance(value, int | float) and value > 0:
+                ratio = Ratio(ratio.speedup, ratio.low, ratio.high, ratio.speedup / (here / value))
+        result.append(Row(row.point, row.cases, row.completed, row.metrics, ratio, base is row))
+    return result
+
+
+def _ratio(side: Spread, base: Spread, *, lower_is_better: bool) -> Ratio | None:
+    """Divide two means; the interval is Welch's t on the logarithms of the repeats' means."""
+    if not side.values or not base.values or not side.mean > 0 or not base.mean > 0:
+        return None
+    speedup = base.mean / side.mean if lower_is_better else side.mean / base.mean
+    if side is base or min(len(side.values), len(base.values)) < 2 or min(*side.values, *base.values) <= 0:
+        return Ratio(speedup)
+    from scipy.stats import t
+
+    logs = [np.log(np.asarray(each.values)) for each in (side, base)]
+    parts = [values.var(ddof=1) / len(values) for values in logs]
+    error = math.sqrt(sum(parts))
+    if error == 0:
+        return Ratio(speedup, speedup, speedup)
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, logs, strict=True))
+    middle = float(logs[1].mean() - logs[0].mean()) * (1 if lower_is_better else -1)
+    reach = float(t.ppf(0.5 + _CONFIDENCE / 2, freedom)) * error
+    return Ratio(speedup, math.exp(middle - reach), math.exp(middle + reach))
+
+
+def _units(metrics: Metrics, benchmark: str) -> dict[str, str]:
+    """Return the units that the benchmark gives its parameters."""
+    for run in metrics.runs.values():
+        if run.get("benchmark") == benchmark and isinstance(run.get("parameters"), dict):
+            return {name: each.get("unit", "") for name, each in run["parameters"].items() if isinstance(each, dict)}
+    return {}

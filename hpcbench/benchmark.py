@@ -1,0 +1,199 @@
+"""A benchmark: what is run. One folder with a `benchmark.yaml`."""
+
+from __future__ import annotations
+
+import math
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from hpcbench import config
+from hpcbench.errors import ConfigError, nearest
+
+Value = bool | int | float | str
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
+_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+# what a template may use beside the parameters
+RESERVED = frozenset({"benchmark", "case", "cores", "program", "python", "repeat", "run", "site"})
+
+
+class Parameter(config.Model):
+    """One parameter of a benchmark: its type, default, unit and limits."""
+
+    type: Literal["int", "float", "str", "bool", "path"]
+    default: Value
+    unit: str = ""
+    help: str
+    choices: list[Value] | None = None
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _default_fits(self) -> Parameter:
+        self.convert(self.default)
+        return self
+
+    def convert(self, value: object) -> Value:
+        """Return `value` (text, or already typed) as this parameter's type; raises `ValueError`."""
+        converted = self._typed(value)
+        if self.choices is not None and converted not in self.choices:
+            raise ValueError(f"{value!r} is none of {', '.join(str(choice) for choice in self.choices)}")
+        if isinstance(converted, int | float) and not isinstance(converted, bool):
+            if self.min is not None and converted < self.min:
+                raise ValueError(f"{converted} is below the least allowed, {self.min:g}")
+            if self.max is not None and converted > self.max:
+                raise ValueError(f"{converted} is above the most allowed, {self.max:g}")
+        return converted
+
+    def _typed(self, value: object) -> Value:
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("holds a NUL byte, which no program can be given")
+        if self.type == "bool":
+            word = str(value).strip().lower()
+            if word not in _WORDS:
+                raise ValueError(f"{value!r} is neither true nor false")
+            return _WORDS[word]
+        if self.type in ("str", "path"):
+            return str(value)
+        if isinstance(value, bool):
+            raise ValueError(f"{value!r} is not a number")  # noqa: TRY004 - a wrong value, whatever its type
+        try:
+            if self.type == "int":
+                return value if isinstance(value, int) else int(_plain(value))
+            number = float(_plain(value))
+        except ValueError:
+            noun = "a whole number" if self.type == "int" else "a number"
+            raise ValueError(f"{value!r} is not {noun}") from None
+        if not math.isfinite(number):
+            raise ValueError(f"{value!r} is not a finite number")
+        return number
+
+
+def _plain(value: object) -> str:
+    text = str(value).strip()
+    if "_" in text or not text.isascii():  # int() takes 1_000 and other scripts' digits; people mistype them
+        raise ValueError
+    return text
+
+
+class End(config.Model):
+    """The mark that a finished program leaves: `text` stands somewhere in the last lines of `file`."""
+
+    file: str
+    text: str
+
+
+class Resources(config.Model):
+    """What a case needs of its site; text is a template over the parameters."""
+
+    cores: int | str = 1
+
+
+class Benchmark(config.FileModel):
+    """What is run. `name` is the folder's name."""
+
+    title: str
+    description: str = ""
+    parameters: dict[str, Parameter]
+    program: str | None = None
+    files: dict[str, str] = {}
+    command: Annotated[list[str], Field(min_length=1)]
+    env: dict[str, str] = {}
+    resources: Resources = Resources()
+    perf: bool = False
+    logs: dict[str, str] = {}
+    end: End | None = None
+    headline: list[str] = []
+    baseline: dict[str, Value] = {}
+    invariant: list[str] = []
+
+    @property
+    def name(self) -> str:
+        """The name that `--benchmark` takes."""
+        return self.origin.file.parent.name
+
+    @property
+    def folder(self) -> Path:
+        """Where its templates lie."""
+        return self.origin.file.parent
+
+    def defaults(self) -> dict[str, Value]:
+        """Return every parameter's default."""
+        return {name: parameter.convert(parameter.default) for name, parameter in self.parameters.items()}
+
+    def program_file(self) -> Path | None:
+        """Return the program's file: in the benchmark's folder, else one of hpcbench's workloads."""
+        if self.program is None:
+            return None
+        own = self.folder / self.program
+        shipped = Path(str(resources.files("hpcbench.workloads"))) / self.program
+        for file in (own, shipped):
+            if file.is_file():
+                return file
+        raise self.origin.error(f"program: there is no {self.program!r} beside this file", "program")
+
+
+def load(name: str) -> Benchmark:
+    """Read a benchmark by name, from ``./templates``, the user's configuration or the built-in ones."""
+    return load_file(config.find("templates", "*/benchmark.yaml", name))
+
+
+def load_file(file: Path) -> Benchmark:
+    """Read and check one benchmark file; raises `ConfigError`."""
+    # `command` and `files` go through the template engine, whose braces are not ours to expand
+    benchmark = config.load(file, Benchmark, verbatim=frozenset({"command"}))
+    _check(benchmark)
+    return benchmark
+
+
+def load_all() -> dict[str, Benchmark | ConfigError]:
+    """Read every benchmark on the search path; what cannot be read stands as its error."""
+    benchmarks: dict[str, Benchmark | ConfigError] = {}
+    for name, file in config.available("templates", "*/benchmark.yaml").items():
+        try:
+            benchmarks[name] = load_file(file)
+        except ConfigError as error:
+            benchmarks[name] = error
+    return benchmarks
+
+
+def _check(benchmark: Benchmark) -> None:
+    """Check what one key says against another."""
+    from hpcbench.metrics import COLUMNS
+    from hpcbench.metrics import RESERVED as TABLE_COLUMNS
+
+    error = benchmark.origin.error
+    for name in benchmark.parameters:
+        if not _NAME.fullmatch(name):
+            raise error(f"parameter {name!r}: use small letters, digits and _", "parameters", name)
+        if name in RESERVED | TABLE_COLUMNS:
+            raise error(f"parameter {name!r}: that name is hpcbench's own", "parameters", name)
+    for name, value in benchmark.baseline.items():
+        if name == "site":
+            continue
+        if name not in benchmark.parameters:
+            raise error(f"baseline: unknown parameter {name!r}{nearest(name, benchmark.parameters)}", "baseline", name)
+        try:
+            benchmark.parameters[name].convert(value)
+        except ValueError as problem:
+            if value != "first":
+                raise error(f"baseline: {name}: {problem}", "baseline", name) from None
+    for index, name in enumerate(benchmark.invariant):
+        if name not in benchmark.parameters:
+            raise error(
+                f"invariant: unknown parameter {name!r}{nearest(name, benchmark.parameters)}", "invariant", index
+            )
+    for index, name in enumerate(benchmark.headline):
+        if name not in COLUMNS:
+            raise error(f"headline: unknown metric {name!r}{nearest(name, COLUMNS)}", "headline", index)
+    for key, names in (("files", benchmark.files), ("logs", benchmark.logs)):
+        for name in names:
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise error(f"{key}: {name!r} is not inside the case's folder", key, name)
+    if benchmark.program is not None and Path(benchmark.program).name != benchmark.program:
+        raise error(f"program: {benchmark.program!r} is not a plain file name", "program")
+    benchmark.program_file()

@@ -1,0 +1,53 @@
+"""Every error that hpcbench raises on purpose.
+
+    HpcbenchError          exit status 1
+    ├── ConfigError        2  a file that a person wrote is wrong (names the file and line)
+    ├── UsageError         2  a command line or call is wrong
+    └── RunError           2  a run folder cannot be found, written or taken over
+
+An error is one line: what was found, what was expected, what to do next.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class HpcbenchError(Exception):
+    """Base of the tree; `exit_code` is what the command line exits with."""
+
+    exit_code = 1
+
+
+class ConfigError(HpcbenchError):
+    """A site, benchmark or template file is wrong; `line` counts from 1."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, file: Path | str | None = None, line: int | None = None) -> None:
+        self.file, self.line = file, line
+        where = "" if file is None else f"{file}: " if line is None else f"{file}:{line}: "
+        super().__init__(where + message)
+
+
+class UsageError(HpcbenchError):
+    """A command line or a call of the Python interface is wrong."""
+
+    exit_code = 2
+
+
+class RunError(HpcbenchError):
+    """A run folder cannot be found, written or taken over."""
+
+    exit_code = 2
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"``, or the known names where none is near."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; there is {', '.join(names)}" if names else ""

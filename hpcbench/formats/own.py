@@ -1,0 +1,90 @@
+"""hpcbench's own: the records that its workloads print, and the exit record of a job script."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hpcbench.formats import Format, Record
+
+# the word under "record" → the table
+_TABLES = {
+    "step": "steps",
+    "epoch": "epochs",
+    "request": "requests",
+    "eval": "evals",
+    "counter": "counters",
+    "event": "events",
+}
+_MAX_LINE = 1 << 20
+
+
+def _read_records(data: bytes) -> tuple[list[Record], int]:
+    """Read one JSON object a line; its ``record`` names the table, its other scalar keys are the columns."""
+    records: list[Record] = []
+    unread = 0
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if not line.startswith(b"{"):
+            continue
+        row = _object(line)
+        table = _TABLES.get(str(row.pop("record", ""))) if row is not None else None
+        if row is None or table is None:
+            unread += 1
+            continue
+        records.append(Record(table, number, {key: value for key, value in row.items() if _scalar(value)}))
+    return records, unread
+
+
+def _read_exit(data: bytes) -> tuple[list[Record], int]:
+    row = _object(data)
+    if row is None or not {"status", "started", "ended"} <= row.keys():
+        return [], 1
+    numbers = {
+        key: value for key, value in row.items() if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    records = []
+    if "started" in numbers and "ended" in numbers:
+        wall = numbers["ended"] - numbers["started"]
+        records.append(Record("counters", 1, {"name": "wall_time", "value": wall, "unit": "s"}))
+        records.append(Record("events", 1, {"time": numbers["started"], "kind": "started"}))
+        how = f"killed by signal {row['signal']}" if row.get("signal") else f"exit status {row.get('status')}"
+        records.append(Record("events", 1, {"time": numbers["ended"], "kind": "finished", "message": how}))
+    units = {"user_time": "s", "system_time": "s", "max_memory": "B"}
+    records += [
+        Record("counters", 1, {"name": name, "value": numbers[name], "unit": unit})
+        for name, unit in units.items()
+        if name in numbers
+    ]
+    if "status" in numbers:
+        records.append(Record("counters", 1, {"name": "exit_status", "value": numbers["status"], "unit": ""}))
+    return records, 0
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line) if len(line) <= _MAX_LINE else None
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _scalar(value: object) -> bool:
+    return value is None or isinstance(value, str | int | float)
+
+
+FORMATS = (
+    Format(
+        name="hpcbench-records",
+        title="records of hpcbench's workloads",
+        example='{"record": "step", "step": 1, "loss": 5.37, "step_time": 0.0213, "tokens_per_second": 12019.2}',
+        sniff=r'^\{"record": "(?:step|epoch|request|eval|counter|event)"[,}]',
+        reader=_read_records,
+    ),
+    Format(
+        name="hpcbench-exit",
+        title="exit record of a job script",
+        example='{"status": 0, "signal": null, "reason": null, "started": 1763.2, "ended": 1790.1, "host": "node1"}',
+        sniff=r'\A\{"status": (?:null|\d+), "signal": .*"started": .*"ended": ',
+        reader=_read_exit,
+    ),
+)

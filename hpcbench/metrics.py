@@ -1,0 +1,153 @@
+"""What parsing gives: one table a kind of record, and the unit, direction and label of every column."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Column:
+    """A measured column: SI unit, which direction is better (None: neither), and how people name it."""
+
+    label: str
+    unit: str = ""
+    better: Literal["higher", "lower"] | None = None
+
+
+# One definition a column, for all tables. Formats convert to these units when they read.
+COLUMNS: dict[str, Column] = {
+    "step_time": Column("step time", "s", "lower"),
+    "tokens_per_second": Column("tokens per second", "tokens/s", "higher"),
+    "samples_per_second": Column("samples per second", "samples/s", "higher"),
+    "loss": Column("training loss", "", "lower"),
+    "lr": Column("learning rate"),
+    "grad_norm": Column("gradient norm"),
+    "mfu": Column("share of peak FLOP/s", "", "higher"),
+    "duration": Column("duration", "s", "lower"),
+    "validation_loss": Column("validation loss", "", "lower"),
+    "wall_time": Column("wall time", "s", "lower"),
+    "user_time": Column("CPU time, user", "s"),
+    "system_time": Column("CPU time, system", "s"),
+    "max_memory": Column("peak memory", "B", "lower"),
+    "max_device_memory": Column("peak device memory", "B", "lower"),
+}
+
+# Columns that a table always has, in this order; a format may add others.
+TABLES: dict[str, tuple[str, ...]] = {
+    "sources": (
+        "path", "format", "bytes", "lines", "records", "unread", "sha256",
+        "run", "case", "site", "benchmark", "repeat", "parameters_from",
+    ),
+    "cases": ("run", "case", "site", "benchmark", "repeat", "state", "reason", "parameters_from"),
+    "steps": (
+        "step", "epoch", "rank", "time", "loss", "lr", "grad_norm", "step_time",
+        "samples_per_second", "tokens_per_second", "mfu", "warmup",
+    ),
+    "epochs": ("epoch", "rank", "duration", "tokens_per_second", "validation_loss", "bleu"),
+    "requests": (
+        "scheduled", "started", "first_token", "last_token", "finished", "ttft", "tpot", "latency",
+        "input_tokens", "output_tokens", "status", "error", "retries",
+    ),
+    "evals": ("task", "subject", "metric", "value", "count", "correct", "step"),
+    "counters": ("name", "value", "unit"),
+    "events": ("time", "kind", "message"),
+}  # fmt: skip
+
+TEXT = frozenset({
+    "path", "format", "sha256", "run", "case", "site", "benchmark", "parameters_from", "state", "reason",
+    "task", "subject", "metric", "name", "unit", "kind", "message", "status", "error", "source",
+})  # fmt: skip
+
+# Names that a parameter cannot have, because a table has a column of that name.
+RESERVED = frozenset({*TABLES["sources"], *TABLES["cases"], "source", "line", "started", "ended"})
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The tables of records. Every row names its `source` (a path of `sources`) and `line`, counted from 1.
+
+    `cases` and `sources` also hold one column a parameter; `parameters` names those columns. `runs` holds each
+    run's ``run.json`` as read. `invariant` names the parameters that must not change what is computed (None: the logs
+    do not say). Missing numbers are NaN.
+    """
+
+    sources: pd.DataFrame
+    cases: pd.DataFrame
+    steps: pd.DataFrame
+    epochs: pd.DataFrame
+    requests: pd.DataFrame
+    evals: pd.DataFrame
+    counters: pd.DataFrame
+    events: pd.DataFrame
+    parameters: tuple[str, ...] = ()
+    runs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    headline: tuple[str, ...] = ()
+    baseline: Mapping[str, Any] = field(default_factory=dict)
+    invariant: tuple[str, ...] | None = None
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Return the tables by name."""
+        return {name: getattr(self, name) for name in TABLES}
+
+    def owners(self) -> dict[str, tuple[str, str]]:
+        """Return the run and case that each source belongs to, by its path."""
+        columns = (self.sources["path"], self.sources["run"], self.sources["case"])
+        return {str(path): (str(run), str(case)) for path, run, case in zip(*columns, strict=True)}
+
+    def write(self, folder: Path, *, csv: bool = False) -> list[Path]:
+        """Write each table that has rows as Parquet (or CSV); returns the files."""
+        folder.mkdir(parents=True, exist_ok=True)
+        files = []
+        for name, table in self.tables().items():
+            if table.empty:
+                continue
+            file = folder / f"{name}.{'csv' if csv else 'parquet'}"
+            if csv:
+                table.to_csv(file, index=False)
+            else:
+                table.to_parquet(file, index=False)
+            files.append(file)
+        return files
+
+
+def rows(table: pd.DataFrame) -> Iterator[Any]:
+    """Yield a table's rows, columns as attributes."""
+    return iter(table.itertuples(index=False))
+
+
+_SCALES: dict[str, tuple[tuple[float, str], ...]] = {  # SI unit → the units people read, largest first
+    "s": ((1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")),
+    "B": ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB"), (1, "B")),
+}
+
+
+def scale(values: Iterable[float], unit: str) -> tuple[float, str]:
+    """Choose one unit to show all `values` in: the factor to divide by, and its name."""
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    scales = _SCALES.get(unit, ((1, unit),))
+    return next((each for each in scales if largest >= each[0]), scales[0])
+
+
+def significant(value: float, digits: int = 4) -> str:
+    """Write a number with so many significant digits and never an exponent; an unknown one is ``–``."""
+    if math.isnan(value):
+        return "–"
+    if not math.isfinite(value) or value == 0:
+        return f"{value:g}"
+    decimals = digits - 1 - math.floor(math.log10(abs(value)))
+    if decimals > 15:
+        return f"{value:.{digits - 1}e}"
+    return f"{round(value, decimals):,.{max(0, decimals)}f}"
+
+
+def quantity(value: float, unit: str, digits: int = 4) -> str:
+    """Write a number with its unit: ``3.273 s``, ``12.40 ms``, ``1.530 GiB``."""
+    factor, name = scale([value], unit)
+    return f"{significant(value / factor, digits)} {'' if math.isnan(value) else name}".strip()

@@ -1,0 +1,143 @@
+"""What the terminal shows: the states of a run, live or once, and the comparison of its logs."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from hpcbench.metrics import quantity, rows
+from hpcbench.run import FINAL, CaseState, Run
+
+if TYPE_CHECKING:
+    from hpcbench.analyse.summary import Comparison
+    from hpcbench.metrics import Metrics
+
+_COLOURS = {"completed": "green", "running": "cyan", "queued": "default", "planned": "default", "submitting": "cyan"}
+_MAX_ROWS = 30  # in the live table: what runs, then the latest that ended and the next that wait
+
+
+def show(run: Run, states: Sequence[CaseState]) -> None:
+    """Print the state of every case."""
+    console = _console()
+    console.print(_table(run, states))
+    console.print(Text(_counts(states)))
+
+
+@contextlib.contextmanager
+def live(run: Run) -> Iterator[Callable[[list[CaseState]], None]]:
+    """Give a function that shows states: a live table on a terminal, else a line whenever a state changes."""
+    console = Console(stderr=True, highlight=False)
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False, transient=False) as display:
+
+            def refresh(states: list[CaseState]) -> None:
+                display.update(_table(run, _window(states)), refresh=True)
+
+            yield refresh
+        return
+    known: dict[str, str] = {}
+
+    def log(states: list[CaseState]) -> None:
+        for state in states:
+            if known.get(state.case, "queued") != state.state:
+                known[state.case] = state.state
+                words = [state.case, state.state.replace("_", " "), state.reason, elapsed(state)]
+                console.print(Text("  ".join(word for word in words if word)), soft_wrap=True)
+
+    yield log
+
+
+def comparison(metrics: Metrics, comparisons: Sequence[Comparison]) -> None:
+    """Print the comparison tables, then what failed and what was not read."""
+    from hpcbench.report.view import comparison_table
+
+    console = _console()
+    for each in comparisons:
+        if each.metrics:
+            headings, lines = comparison_table(each)
+            table = Table(title=Text(each.title), title_justify="left", box=None, pad_edge=False)
+            for index, heading in enumerate(headings):
+                widest = max(len(row[index]) for row in lines)  # a heading may wrap, a number may not
+                table.add_column(Text(heading), justify="left" if index < len(each.axes) else "right", min_width=widest)
+            for row in lines:
+                table.add_row(*(Text(cell) for cell in row))
+            console.print(table)
+    failed = metrics.cases[~metrics.cases["state"].isin(["completed", "unknown"])]
+    for case in rows(failed):
+        console.print(Text(f"{case.case}: {str(case.state).replace('_', ' ')}, {case.reason}", style="red"))
+    unknown = metrics.sources[(metrics.sources["format"] == "") & (metrics.sources["bytes"] > 0)]
+    unread = int(metrics.sources["unread"].sum())
+    read = int((metrics.sources["records"] > 0).sum())
+    console.print(
+        Text(
+            f"{read} files read, {int(metrics.sources['records'].sum())} records; "
+            f"{unread} lines could not be read, {len(unknown)} files are of no known format"
+        )
+    )
+
+
+def _console() -> Console:
+    """Make a console for stdout; into a file or pipe nothing is cut to a width."""
+    console = Console(soft_wrap=True, highlight=False)
+    return console if console.is_terminal else Console(soft_wrap=True, highlight=False, width=1000)
+
+
+def _table(run: Run, states: Sequence[CaseState]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("case", "state", "elapsed", "last step", "loss", "reason"):
+        table.add_column(heading, justify="right" if heading in ("elapsed", "last step", "loss") else "left")
+    for state in states:
+        step = _last_step(run, state)
+        table.add_row(
+            Text(state.case),
+            Text(state.state.replace("_", " "), style=_COLOURS.get(state.state, "red")),
+            elapsed(state),
+            "" if step is None or step.get("step") is None else f"{step['step']:.0f}",
+            "" if step is None or step.get("loss") is None else f"{step['loss']:.4f}",
+            Text(state.reason),
+        )
+    return table
+
+
+def _window(states: list[CaseState]) -> list[CaseState]:
+    """Keep what fits on a screen, around the case that runs."""
+    if len(states) <= _MAX_ROWS:
+        return states
+    active = next((index for index, state in enumerate(states) if state.state not in FINAL), len(states) - 1)
+    start = max(0, min(active - _MAX_ROWS // 2, len(states) - _MAX_ROWS))
+    return states[start : start + _MAX_ROWS]
+
+
+def _last_step(run: Run, state: CaseState) -> dict[str, Any] | None:
+    if state.started is None:
+        return None
+    from hpcbench.parse import last_step
+
+    logs = run.case(state.case).get("logs") or {}
+    for name, form in logs.items():
+        if (step := last_step(run.folder / state.case / name, form)) is not None:
+            return step
+    return None
+
+
+def elapsed(state: CaseState) -> str:
+    """Write how long a case has run, or ran."""
+    if state.started is None:
+        return ""
+    if state.ended is None and state.state != "running":
+        return ""
+    return quantity((state.ended or time.time()) - state.started, "s", 3)
+
+
+def _counts(states: Sequence[CaseState]) -> str:
+    counts: dict[str, int] = {}
+    for state in states:
+        counts[state.state] = counts.get(state.state, 0) + 1
+    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())

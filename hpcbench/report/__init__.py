@@ -1,0 +1,190 @@
+"""From metrics to a folder that a reader can check: report.md, figures, tables and report.json."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hpcbench.analyse.counters import perf_counters
+from hpcbench.analyse.sameness import sameness
+from hpcbench.analyse.summary import Comparison, compare
+from hpcbench.errors import HpcbenchError, RunError
+from hpcbench.metrics import COLUMNS, Metrics
+from hpcbench.report import figures, markdown
+from hpcbench.report.view import Section
+
+SCHEMA = "hpcbench/report/1"
+
+
+def report(metrics: Metrics, folder: Path | str, baseline: Mapping[str, str] | None = None) -> Path:
+    """Write the report of `metrics` into `folder` (replaced when it holds a report) and return ``report.md``.
+
+    The same metrics give the same bytes. Raises `HpcbenchError` when there is nothing to report, `RunError` when the
+    folder cannot be written; then nothing is left behind.
+    """
+    target = Path(folder)
+    sections = [section(metrics, comparison) for comparison in compare(metrics, baseline)]
+    if not sections:
+        raise HpcbenchError("there is nothing to report: no log was found")
+    if target.exists() and any(target.iterdir()) and not (target / "report.json").exists():
+        raise RunError(f"{target} holds other files than a report: name another folder with -o")
+    aside: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        aside.chmod(0o755)
+        for index, each in enumerate(sections):
+            each.figures.extend(figures.draw(metrics, each, aside / "figures", index if len(sections) > 1 else None))
+        _tables(metrics, sections, aside / "tables")
+        (aside / "report.json").write_text(json.dumps(_json(metrics, sections), indent=1, allow_nan=False) + "\n")
+        (aside / "report.md").write_text(markdown.write(metrics, sections), encoding="utf-8")
+        if target.exists():
+            shutil.rmtree(target)
+        aside.rename(target)
+    except OSError as error:
+        raise RunError(f"cannot write the report in {target}/: {error.strerror}") from None
+    finally:
+        if aside is not None and aside.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+    return target / "report.md"
+
+
+def section(metrics: Metrics, comparison: Comparison) -> Section:
+    """Gather what the report says about one benchmark."""
+    # logs that hpcbench did not launch do not say what must not change the result: every axis is looked at
+    across = comparison.axes if metrics.invariant is None else (*metrics.invariant, "run", "site")
+    return Section(
+        comparison,
+        sameness(metrics, comparison, [axis for axis in comparison.axes if axis in across]),
+        perf_counters(metrics, comparison),
+    )
+
+
+def _tables(metrics: Metrics, sections: list[Section], folder: Path) -> None:
+    import pandas as pd
+
+    metrics.write(folder, csv=True)
+    rows = []
+    for each in sections:
+        for row in each.comparison.rows:
+            line: dict[str, Any] = {"benchmark": each.comparison.benchmark, **row.point, "cases": len(row.cases)}
+            for name, spread in row.metrics.items():
+                line |= {
+                    f"{name}_mean": spread.mean,
+                    f"{name}_std_over_steps": spread.over_steps,
+                    f"{name}_std_over_repeats": spread.over_repeats,
+                    f"{name}_steps": spread.steps,
+                    f"{name}_repeats": len(spread.values),
+                }
+            if row.ratio is not None:
+                line |= {
+                    "speedup": row.ratio.speedup,
+                    "speedup_low": row.ratio.low,
+                    "speedup_high": row.ratio.high,
+                    "slowdown": row.ratio.slowdown,
+                    "efficiency": row.ratio.efficiency,
+                }
+            rows.append(line)
+    folder.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_csv(folder / "comparison.csv", index=False)
+
+
+def _json(metrics: Metrics, sections: list[Section]) -> dict[str, Any]:
+    """Describe the report for programs; ``docs/report.md`` documents the schema."""
+    return {
+        "schema": SCHEMA,
+        "runs": {name: dict(run) for name, run in metrics.runs.items()},
+        "sections": [section_json(each) for each in sections],
+        "cases": _records(metrics.cases),
+        "sources": _records(metrics.sources),
+    }
+
+
+def section_json(each: Section) -> dict[str, Any]:
+    """Describe one benchmark of the report as plain data."""
+    comparison = each.comparison
+    return {
+        "benchmark": comparison.benchmark,
+        "title": comparison.title,
+        "axes": list(comparison.axes),
+        "fixed": {name: plain(value) for name, value in comparison.fixed.items()},
+        "baseline": dict(comparison.baseline),
+        "warmup_steps": list(comparison.warmup),
+        "metrics": {
+            name: {"label": COLUMNS[name].label, "unit": COLUMNS[name].unit, "better": COLUMNS[name].better}
+            for name in comparison.metrics
+        },
+        "rows": [
+            {
+                "point": dict(row.point),
+                "cases": [{"run": run, "case": case} for run, case in row.cases],
+                "completed": row.completed,
+                "metrics": {
+                    name: {
+                        "mean": plain(spread.mean),
+                        "std_over_steps": plain(spread.over_steps),
+                        "std_over_repeats": plain(spread.over_repeats),
+                        "steps": spread.steps,
+                        "repeats": [plain(value) for value in spread.values],
+                        "sources": list(spread.sources),
+                    }
+                    for name, spread in row.metrics.items()
+                },
+                "speedup": None
+                if row.ratio is None
+                else {
+                    "value": plain(row.ratio.speedup),
+                    "interval_95": None if math.isnan(row.ratio.low) else [row.ratio.low, row.ratio.high],
+                    "slowdown": plain(row.ratio.slowdown),
+                    "efficiency": plain(row.ratio.efficiency),
+                },
+            }
+            for row in comparison.rows
+        ],
+        "sameness": [
+            {
+                "point": dict(same.point),
+                "across": list(same.across),
+                "cases": same.cases,
+                "largest_relative_difference": plain(same.difference),
+                "different_samples": same.samples,
+                "same": same.same,
+                "validation_loss": {
+                    str(step): [plain(value) for value in values] for step, values in same.losses.items()
+                },
+            }
+            for same in each.sameness
+        ],
+        "counters": [
+            {
+                "point": dict(row.point),
+                "counters": {
+                    name: {"values": [plain(value) for value in counter.values], "unit": counter.unit}
+                    for name, counter in counters.items()
+                },
+            }
+            for row, counters in each.counters
+        ],
+        "figures": [name for name, _ in each.figures],
+    }
+
+
+def plain(value: Any) -> Any:
+    """Make a value fit for JSON: NaN and infinities become None."""
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _records(table: Any) -> list[dict[str, Any]]:
+    return [{name: plain(value) for name, value in row.items() if value == value} for row in table.to_dict("records")]  # noqa: PLR0124
+
+
+__all__ = ["SCHEMA", "plain", "report", "section", "section_json"]

@@ -1,0 +1,212 @@
+"""report.md: the sections of a report through a Jinja template, every value escaped for Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from hpcbench.metrics import COLUMNS, Metrics, quantity, rows
+from hpcbench.report import view
+from hpcbench.report.view import Section
+
+_MAX_SOURCES = 100  # files listed in the text; all are in tables/sources.csv
+_NUMERIC = re.compile(r"(?:|–|baseline|\d+ of \d+|[-+]?\d[\d,.]*(?:e[-+]\d+)?[%×]?(?: (?:±|to) [\d.,–]+)?(?: [A-Za-zµ%]+)?)")
+FAILURE_KINDS = ("out_of_memory", "traceback", "assertion", "nan_loss")
+
+
+class _Markdown(str):
+    """Text that is Markdown already."""
+
+    __slots__ = ()
+
+
+def write(metrics: Metrics, sections: Sequence[Section]) -> str:
+    """Return the text of report.md."""
+    environment = ImmutableSandboxedEnvironment(
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda value: value if isinstance(value, _Markdown) else escape(str(value)),
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    source = Path(str(resources.files("hpcbench.templates"))) / "reports" / "report.md.j2"
+    text = environment.from_string(source.read_text(encoding="utf-8")).render(
+        title=" and ".join(section.comparison.title for section in sections),
+        runs=[_run(run) for run in metrics.runs.values()],
+        sections=[_section(section) for section in sections],
+        failures=_failures(metrics),
+        sources=_sources(metrics),
+        counts={
+            "files": len(metrics.sources),
+            "recognised": int((metrics.sources["format"] != "").sum()),
+            "records": int(metrics.sources["records"].sum()),
+            "unread": int(metrics.sources["unread"].sum()),
+        },
+    )
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def escape(text: str) -> str:
+    """Make text safe in Markdown, in a table cell too: it reads as it was written and starts nothing."""
+    text = "".join(letter if letter.isprintable() else "�" if letter not in "\n\r\t" else " " for letter in text)
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    # an underscore within a word is only an underscore
+    return re.sub(r"([\\`*\[\]|#~$]|(?<!\w)_|_(?!\w))", r"\\\1", text)
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> _Markdown:
+    """Make a Markdown table, columns padded so that it also reads as plain text; numbers are set right."""
+    body = [[escape(cell) for cell in row] for row in rows]
+    head = [escape(heading) for heading in headings]
+    widths = [max(3, *(len(line[index]) for line in [head, *body])) for index in range(len(head))]
+    right = [any(line[i] for line in body) and all(_NUMERIC.fullmatch(line[i]) for line in body) for i in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, widths, right, strict=True)]
+        return "| " + " | ".join(padded) + " |"
+
+    rule = ["-" * (width - 1) + (":" if r else "-") for width, r in zip(widths, right, strict=True)]
+    return _Markdown("\n".join([line(head), line(rule), *(line(row) for row in body)]))
+
+
+def code(text: str) -> _Markdown:
+    """Make an inline code span that its own content cannot end."""
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * (longest + 1)
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return _Markdown(f"{fence}{pad}{text}{pad}{fence}")
+
+
+def _run(run: Mapping[str, Any]) -> dict[str, Any]:
+    import shlex
+    import time
+
+    machine, software = run.get("machine") or {}, run.get("software") or {}
+    git = software.get("git") or {}
+    command = [Path(str(word)).name if index == 0 else str(word) for index, word in enumerate(run.get("command") or [])]
+    cores = f"{machine.get('cores') or '?'} cores, {machine.get('usable_processors') or '?'} processors usable"
+    facts = {
+        "host": machine.get("host"),
+        "system": machine.get("system"),
+        "processor": f"{machine.get('cpu') or 'unknown'} ({cores})",
+        "memory": quantity(float(machine["memory"]), "B") if machine.get("memory") else None,
+        "frequency governor": machine.get("governor") or "not visible",
+        "load at the start": machine.get("load"),
+        "GPUs": "; ".join(machine.get("gpus") or []) or "none",
+        "Python": software.get("python"),
+        "libraries": ", ".join(f"{name} {version}" for name, version in (software.get("libraries") or {}).items()),
+        "environment": ", ".join(f"{k}={v}" for k, v in (software.get("environment") or {}).items()) or "nothing set",
+        "hpcbench": f"{software.get('hpcbench')}"
+        + (f", commit {git['commit'][:12]}{' with local changes' if git.get('changed') else ''}" if git else ""),
+    }
+    created = run.get("created")
+    when = (
+        time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(created)) if isinstance(created, int | float) else "unknown"
+    )
+    return {
+        "name": run.get("run", ""),
+        "description": run.get("description") or "",
+        "when": when,
+        "command": code(shlex.join(command)),
+        "sweep": code(str(run.get("sweep") or "one case")),
+        "cases": len(run.get("cases") or []),
+        "facts": table(["what", "this run"], [(key, str(value)) for key, value in facts.items() if value is not None]),
+    }
+
+
+def _section(section: Section) -> dict[str, Any]:
+    comparison = section.comparison
+    repeats = max((len(spread.values) for row in comparison.rows for spread in row.metrics.values()), default=0)
+    return {
+        "title": comparison.title,
+        "comparison": table(*view.comparison_table(comparison)) if comparison.metrics else None,
+        "metric": COLUMNS[comparison.metrics[0]].label if comparison.metrics else "",
+        "baseline": view.point_name(comparison.baseline) if comparison.baseline else "",
+        "warmup": ", ".join(str(step) for step in comparison.warmup),
+        "repeated": repeats > 1,
+        "fixed": table(
+            ["parameter", "value"],
+            [
+                (view.with_unit(name, comparison.units.get(name, "")), view.axis_value(value))
+                for name, value in comparison.fixed.items()
+            ],
+        )
+        if comparison.fixed
+        else None,
+        "figures": [{"stem": _Markdown(stem), "caption": caption} for stem, caption in section.figures],
+        "sameness": [_sameness(same) for same in section.sameness],
+        "counters": _counters(section),
+    }
+
+
+def _sameness(same: Any) -> dict[str, Any]:
+    count = same.cases
+    who = f"All {count} cases" if count > 1 else "The one case"
+    where = f" with {view.point_name(same.point)}" if same.point else ""
+    if count < 2:
+        verdict = "there is nothing to compare it with"
+    elif same.difference == 0:
+        verdict = "have identical validation losses, to the last digit logged"
+    elif same.same or same.difference <= 1e-5:
+        verdict = f"have the same validation losses to rounding (largest relative difference {same.difference:.1e})"
+    else:
+        verdict = f"do NOT have the same validation losses (largest relative difference {same.difference:.1e})"
+    samples = {0: "", 1: "; the generated samples are identical" if count > 1 else ""}.get(
+        same.samples, f"; there are {same.samples} DIFFERENT generated samples"
+    )
+    columns = [view.point_name({axis: row.point[axis] for axis in same.across}) for row in same.rows]
+    identical = same.difference == 0 and count > 1
+    rows = [
+        [str(step), *(f"{value:.6f}" for value in (values[:1] if identical else values))]
+        for step, values in same.losses.items()
+    ]
+    return {
+        "verdict": f"{who}{where} {verdict}{samples}.",
+        "table": table(["step", *(["validation loss, every case"] if identical else columns)], rows),
+    }
+
+
+def _counters(section: Section) -> _Markdown | None:
+    if not section.counters:
+        return None
+    names = list(dict.fromkeys(name for _, counters in section.counters for name in counters))
+    headings = ["counter", *(view.point_name(row.point) for row, _ in section.counters)]
+    rows = [
+        [
+            name.replace("_", " "),
+            *(view.counter(counters[name]) if name in counters else "–" for _, counters in section.counters),
+        ]
+        for name in names
+    ]
+    return table(headings, rows)
+
+
+def _failures(metrics: Metrics) -> _Markdown | None:
+    """List the cases that did not complete, and what their logs say of it."""
+    owner = metrics.owners()
+    said: dict[tuple[str, str], str] = {}
+    for event in rows(metrics.events[metrics.events["kind"].isin(FAILURE_KINDS)]):
+        if event.source in owner:
+            said.setdefault(owner[event.source], f"{event.message} ({event.source}:{event.line})")
+    listed = []
+    for case in rows(metrics.cases):
+        key = (case.run, case.case)
+        if case.state not in ("completed", "unknown") or (key in said):
+            listed.append([case.case, case.state.replace("_", " "), case.reason, said.get(key, "")])
+    return table(["case", "state", "reason", "the log says"], listed) if listed else None
+
+
+def _sources(metrics: Metrics) -> _Markdown:
+    shown = metrics.sources[metrics.sources["format"] != ""].head(_MAX_SOURCES)
+    return table(
+        ["file", "format", "records", "lines not read", "SHA-256"],
+        [(row.path, row.format, str(row.records), str(row.unread), row.sha256[:12]) for row in rows(shown)],
+    )

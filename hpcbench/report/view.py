@@ -1,0 +1,114 @@
+"""What a report shows of one benchmark, and how values are written for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hpcbench.analyse.counters import Counter
+from hpcbench.analyse.sameness import Sameness
+from hpcbench.analyse.summary import Comparison, Row, Spread
+from hpcbench.metrics import COLUMNS, scale, significant
+
+
+@dataclass(frozen=True)
+class Section:
+    """One benchmark: its comparison, sameness checks and counters; `figures` holds file stem and caption."""
+
+    comparison: Comparison
+    sameness: Sequence[Sameness]
+    counters: Sequence[tuple[Row, Mapping[str, Counter]]]
+    figures: list[tuple[str, str]] = field(default_factory=list)
+
+
+def axis_value(value: object) -> str:
+    """Write a parameter's value."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if value != "" else '""'
+
+
+def point_name(point: Mapping[str, Any]) -> str:
+    """Name a point of the sweep: ``threads 2, batch 4``."""
+    return ", ".join(f"{name} {axis_value(value)}" for name, value in point.items()) or "all cases"
+
+
+def comparison_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Column titles and rows of the comparison table; a column's unit stands in its title, the same for all rows."""
+    columns: list[tuple[str, list[str]]] = []
+    rows = comparison.rows
+
+    def add(title: str, cells: Iterable[str]) -> None:
+        columns.append((title, list(cells)))
+
+    for axis in comparison.axes:
+        add(with_unit(axis, comparison.units.get(axis, "")), (axis_value(row.point[axis]) for row in rows))
+    counts = [(row.completed, len(row.cases)) for row in rows]
+    add("runs", (str(done) if done == planned else f"{done} of {planned}" for done, planned in counts))
+    for index, name in enumerate(comparison.metrics):
+        spreads = [row.metrics[name] for row in rows]
+        factor, unit = scale([spread.mean for spread in spreads], COLUMNS[name].unit)
+        title = with_unit(COLUMNS[name].label, unit)
+        if index == 0:  # the metric that ratios are of, with both its spreads
+            add(title, (significant(spread.mean / factor) for spread in spreads))
+            add("± steps", (significant(spread.over_steps / factor, 2) for spread in spreads))
+            add("± repeats", (significant(spread.over_repeats / factor, 2) for spread in spreads))
+            columns += _ratio_columns(comparison)
+        else:
+            add(title, (_with_spread(spread, factor) for spread in spreads))
+    return [title for title, _ in columns], [
+        list(cells) for cells in zip(*(cells for _, cells in columns), strict=True)
+    ]
+
+
+def _ratio_columns(comparison: Comparison) -> list[tuple[str, list[str]]]:
+    if not comparison.baseline:
+        return []
+    ratios = [(row.ratio, row.is_baseline) for row in comparison.rows]
+    columns = [
+        ("speed-up", ["–" if r is None else "baseline" if base else f"{r.speedup:.2f}×" for r, base in ratios]),
+        (
+            "95 % interval",
+            ["–" if r is None or math.isnan(r.low) else f"{r.low:.2f} to {r.high:.2f}" for r, _ in ratios],
+        ),
+        ("slowdown", ["–" if r is None else "baseline" if base else f"{r.slowdown:.2f}×" for r, base in ratios]),
+    ]
+    if any(r and not math.isnan(r.efficiency) for r, _ in ratios):
+        shown = ["–" if r is None or math.isnan(r.efficiency) else f"{r.efficiency:.0%}" for r, _ in ratios]
+        columns.append(("efficiency", shown))
+    return columns
+
+
+def _with_spread(spread: Spread, factor: float) -> str:
+    """Write a mean with the standard deviation over repeats, where it was repeated."""
+    text = significant(spread.mean / factor)
+    return text if math.isnan(spread.over_repeats) else f"{text} ± {significant(spread.over_repeats / factor, 2)}"
+
+
+def with_unit(label: str, unit: str) -> str:
+    """Write a label with its unit, as axes and columns have it."""
+    return f"{label} ({unit})" if unit and unit != label else label
+
+
+def counter(value: Counter) -> str:
+    """Write a counter: to the last digit when it was read once, else the mean with its spread over repeats."""
+    if len(value.values) == 1:
+        number = value.values[0]
+        return f"{_all_digits(number)} {value.unit}".strip()
+    spread = Spread(value.values, 0, math.nan)
+    if all(number.is_integer() for number in value.values) and spread.mean >= 1000:
+        return f"{spread.mean:,.0f} ± {spread.over_repeats:,.0f} {value.unit}".strip()
+    return f"{significant(spread.mean)} ± {significant(spread.over_repeats, 2)} {value.unit}".strip()
+
+
+def _all_digits(number: float) -> str:
+    if number.is_integer():
+        return f"{number:,.0f}"
+    whole, _, fraction = repr(number).partition(".")
+    if "e" in fraction or len(fraction) > 9:  # a quotient, not a figure that something printed
+        return significant(number)
+    return f"{int(whole):,}.{fraction}"

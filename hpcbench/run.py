@@ -1,0 +1,327 @@
+"""The run folder: what was planned, the journal of what was done, and the true state of every case.
+
+    logs/<run>/run.json        what was asked for and where (written once)
+               journal.jsonl   what hpcbench did, one JSON object a line; only the holder of `lock` appends
+               lock            held by the one process that works on the run
+               cancel          names of cases that someone wants cancelled, one a line
+               <case>/         the bundle; started.json and exit.json are the job's own word
+
+A case's state is derived from the journal and from what its job wrote, never stored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hpcbench import process
+from hpcbench.errors import RunError, nearest
+from hpcbench.formats.failures import out_of_memory
+from hpcbench.process import Job
+
+State = Literal[
+    "planned", "submitting", "queued", "running", "completed", "failed", "timeout", "out_of_memory",
+    "node_failure", "cancelled", "lost", "unknown",
+]  # fmt: skip
+FINAL = frozenset({"completed", "failed", "timeout", "out_of_memory", "node_failure", "cancelled", "lost"})
+
+_CASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,200}")
+_TAIL = 64 * 1024  # bytes at the end of a log that are looked at for the end marker and the cause of a failure
+
+
+@dataclass(frozen=True)
+class CaseState:
+    """Where a case stands. Times are Unix seconds; `reason` says why it did not complete."""
+
+    case: str
+    state: State
+    reason: str = ""
+    started: float | None = None
+    ended: float | None = None
+    job: Job | None = None
+    exit_status: int | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run on disk."""
+
+    folder: Path
+    record: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The run's name, which is its folder's."""
+        return self.folder.name
+
+    @property
+    def cases(self) -> list[str]:
+        """Names of the cases, in the order they run."""
+        return list(self.record["cases"])
+
+    def case(self, name: str) -> dict[str, Any]:
+        """Read a case's ``case.json``."""
+        return _read_json(self.folder / name / "case.json") or {}
+
+    @classmethod
+    def load(cls, folder: Path) -> Run:
+        """Open a run folder; raises `RunError`."""
+        record = _read_json(folder / "run.json")
+        if record is None or not isinstance(record.get("cases"), list):
+            raise RunError(f"{folder} is not a run: it has no readable run.json")
+        cases = record["cases"]
+        if not all(isinstance(case, str) and _CASE_NAME.fullmatch(case) for case in cases):
+            raise RunError(f"{folder}/run.json names a case that is not a plain folder name")
+        return cls(folder, record)
+
+    @classmethod
+    def find(cls, name: str | None, logs: Path) -> Run:
+        """Open the run of that name, folder or unique prefix; None means the latest. Raises `RunError`."""
+        if name is not None and (Path(name) / "run.json").is_file():
+            return cls.load(Path(name))
+        found = sorted(file.parent for file in logs.glob("*/run.json") if not file.parent.name.startswith("."))
+        if not found:
+            raise RunError(f"there is no run in {logs}/")
+        if name is None:
+            return max((cls.load(folder) for folder in found), key=lambda run: float(run.record.get("created", 0)))
+        exact = [folder for folder in found if folder.name == name]
+        matches = exact or [folder for folder in found if folder.name.startswith(name)]
+        if not matches:
+            raise RunError(f"there is no run {name!r} in {logs}/{nearest(name, [folder.name for folder in found])}")
+        if len(matches) > 1:
+            raise RunError(f"{name!r} could be {', '.join(folder.name for folder in matches)}")
+        return cls.load(matches[0])
+
+    @classmethod
+    def create(
+        cls, logs: Path, name: str, record: Mapping[str, Any], bundles: Mapping[str, Mapping[str, bytes]]
+    ) -> Run:
+        """Write a run folder whole or not at all; raises `RunError`."""
+        aside: Path | None = None
+        try:
+            logs.mkdir(parents=True, exist_ok=True)
+            aside = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=logs))
+            aside.chmod(0o755)
+            for case, files in bundles.items():
+                (aside / case).mkdir()
+                for file, content in files.items():
+                    (aside / case / file).parent.mkdir(parents=True, exist_ok=True)
+                    (aside / case / file).write_bytes(content)
+            _write(aside / "run.json", (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
+            planned = {"time": time.time(), "event": "planned", "cases": len(bundles)}
+            _write(aside / "journal.jsonl", (json.dumps(planned) + "\n").encode())
+            if (logs / name).exists():  # renaming onto an empty folder would succeed
+                raise RunError(f"{logs / name} exists already")
+            aside.rename(logs / name)
+            _sync_folder(logs)
+        except OSError as error:
+            raise RunError(f"cannot write the run in {logs}/: {error.strerror}") from None
+        finally:
+            if aside is not None and aside.exists():
+                shutil.rmtree(aside, ignore_errors=True)
+        return cls(logs / name, record)
+
+    def journal(self) -> list[dict[str, Any]]:
+        """Read the journal; a line cut short by a crash is left out."""
+        events = []
+        with contextlib.suppress(OSError):
+            for line in (self.folder / "journal.jsonl").read_bytes().splitlines():
+                with contextlib.suppress(ValueError):
+                    event = json.loads(line)
+                    if isinstance(event, dict) and isinstance(event.get("event"), str):
+                        events.append(event)
+        return events
+
+    def states(self, alive: Callable[[Job], bool | None] = process.alive) -> list[CaseState]:
+        """Derive the state of every case; `alive` answers whether a job still runs (None: cannot be told from here)."""
+        by_case: dict[str, list[dict[str, Any]]] = {}
+        for event in self.journal():
+            by_case.setdefault(str(event.get("case", "")), []).append(event)
+        waiting: State = "queued" if self.busy() else "planned"
+        return [self._state(name, by_case.get(name, []), alive, waiting) for name in self.cases]
+
+    def _state(
+        self, name: str, events: Sequence[Mapping[str, Any]], alive: Callable[[Job], bool | None], waiting: State
+    ) -> CaseState:
+        folder = self.folder / name
+        happened = {event["event"]: event for event in events}
+        started = _read_json(folder / "started.json")
+        job = _job(started) or _job(happened.get("started"))
+        began = _number(started or happened.get("started") or {}, "time")
+        running = job is not None and alive(job)
+        record = _read_json(folder / "exit.json")  # after `alive`: it is written before the job's process ends
+        if record is not None:
+            state, reason = self._ended(name, record, cancelled="cancelled" in happened)
+            exit_status = record.get("status") if isinstance(record.get("status"), int) else None
+            return CaseState(
+                name, state, reason, _number(record, "started"), _number(record, "ended"), job, exit_status
+            )
+        if job is not None and running:
+            return CaseState(name, "running", "", began, None, job)
+        if "cancelled" in happened:
+            return CaseState(name, "cancelled", "cancelled before it ended", began, None, job)
+        if "ended" in happened:
+            how = happened["ended"].get("how") or "without a word"
+            return CaseState(name, "failed", f"the job script itself ended ({how})", began, None, job)
+        if job is not None and running is None:
+            return CaseState(name, "unknown", f"runs on {job.host}, which cannot be asked from here", began, None, job)
+        if job is not None:
+            return CaseState(name, "lost", "its process is gone and left no exit record", began, None, job)
+        if started is not None or (folder / "started.json").exists():
+            return CaseState(name, "lost", "it started, but not even its process number was written", began)
+        return CaseState(name, "submitting" if "submitting" in happened else waiting)
+
+    def _ended(self, name: str, record: Mapping[str, Any], *, cancelled: bool) -> tuple[State, str]:
+        """Tell how a case ended from its exit record, its logs and its benchmark's end marker."""
+        status, signal, why = record.get("status"), record.get("signal"), record.get("reason")
+        if why == "time_limit":
+            return "timeout", "ended at its time limit"
+        if why == "terminated":
+            return (
+                "cancelled" if cancelled else "failed",
+                "ended on request" if cancelled else "was told to stop (TERM)",
+            )
+        if status == 0 and signal is None:
+            end = self.case(name).get("end")
+            if not end or end["text"].encode() in _tail(self.folder / name / end["file"]):
+                return "completed", ""
+            return "failed", f"exit status 0, but {end['file']} has no end marker"
+        logs = _tail(self.folder / name / "stderr.log") + b"\n" + _tail(self.folder / name / "stdout.log")
+        memory = out_of_memory(logs)
+        if memory is None and signal == "KILL" and _number(record, "oom_kills"):
+            memory = "the kernel killed a process for memory while it ran"
+        how = f"killed by signal {signal}" if signal else f"exit status {status}"
+        if why == "setup":
+            how = f"the site's setup ended with status {status}"
+        return ("out_of_memory", f"{how}: {memory}") if memory else ("failed", how)
+
+    def busy(self) -> bool:
+        """Tell whether a process works on this run now."""
+        try:
+            with (self.folder / "lock").open("rb+") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
+    @contextlib.contextmanager
+    def take(self, patience: float = 1.0) -> Iterator[Journal]:
+        """Become the one process that works on this run; raises `RunError` when another does.
+
+        Tries for `patience` seconds, because `busy` holds the lock for an instant.
+        """
+        try:
+            lock = (self.folder / "lock").open("ab")
+        except OSError as error:
+            raise RunError(f"cannot write in {self.folder}/: {error.strerror}") from None
+        with lock:  # flock, not lockf: a lockf lock is lost as soon as this process closes any handle of the file
+            deadline = time.monotonic() + patience
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    if time.monotonic() > deadline:
+                        raise RunError(f"another hpcbench works on {self.name}{self._worker()}") from None
+                    time.sleep(0.05)
+            with Journal(self.folder / "journal.jsonl") as journal:
+                yield journal
+
+    def _worker(self) -> str:
+        feeders = [event for event in self.journal() if event["event"] == "feeding"]
+        return f" (process {feeders[-1].get('pid')} on {feeders[-1].get('host')})" if feeders else ""
+
+    def request_cancel(self, cases: Sequence[str]) -> None:
+        """Ask whoever works on the run to cancel `cases`."""
+        _write(self.folder / "cancel", "".join(f"{case}\n" for case in cases).encode())
+
+    def cancel_requested(self) -> set[str]:
+        """Return the cases that someone wants cancelled."""
+        try:
+            return set((self.folder / "cancel").read_text().split("\n")) & set(self.cases)
+        except OSError:
+            return set()
+
+
+class Journal:
+    """The journal, open for appending. Each line is on disk before `append` returns."""
+
+    def __init__(self, file: Path) -> None:
+        self._stream = file.open("ab+", buffering=0)
+        if self._stream.tell():  # a line that a crash cut short must not swallow the next one
+            self._stream.seek(-1, os.SEEK_END)
+            if self._stream.read(1) != b"\n":
+                self._stream.write(b"\n")
+
+    def append(self, event: str, **fields: Any) -> None:
+        """Append an event, stamped with the time."""
+        line = json.dumps({"time": time.time(), "event": event, **fields}) + "\n"
+        self._stream.write(line.encode())
+        os.fsync(self._stream.fileno())
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+
+def _job(record: Mapping[str, Any] | None) -> Job | None:
+    try:
+        return None if record is None else Job(record["host"], int(record["pid"]), int(record["birth"]), record["boot"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _number(record: Mapping[str, Any], key: str) -> float | None:
+    value = record.get(key)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _read_json(file: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _tail(file: Path) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, stream.tell() - _TAIL))
+            return stream.read()
+    except OSError:
+        return b""
+
+
+def _write(file: Path, content: bytes) -> None:
+    """Write a file whole: aside, to disk, then in place."""
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    with aside.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    aside.replace(file)
+    _sync_folder(file.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

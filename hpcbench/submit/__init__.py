@@ -1,0 +1,145 @@
+"""From a plan to running jobs, and back: submit, resume, cancel, wait."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hpcbench import benchmark as benchmarks
+from hpcbench import config, process, provenance, render
+from hpcbench import site as sites
+from hpcbench.errors import ConfigError, UsageError
+from hpcbench.plan import Plan, Sweep, plan
+from hpcbench.run import FINAL, CaseState, Run
+from hpcbench.submit import feeder
+
+
+def submit(
+    site: str | Sequence[str] = "local",
+    benchmark: str | None = None,
+    axes: Mapping[str, str | Sequence[object]] | None = None,
+    *,
+    zips: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    repeat: int = 1,
+    logs: Path | str = "logs",
+    name: str | None = None,
+    dry_run: bool = False,
+    command: Sequence[str] | None = None,
+) -> Run:
+    """Plan, render and start a sweep; returns at once, the sweep goes on in the background.
+
+    `axes` maps a parameter to its values, typed or in the text form of the command line. With `dry_run` the run folder
+    is written and nothing is started; `resume` would start it. Raises `ConfigError`, `UsageError` or `RunError`, and
+    then nothing was written.
+    """
+    names = [site] if isinstance(site, str) else list(site)
+    chosen = [sites.load(each) for each in names]
+    what = benchmark or next((each.benchmark for each in chosen if each.benchmark), None)
+    if what is None:
+        raise UsageError(f"site {names[0]} names no default benchmark: say which with --benchmark")
+    loaded = benchmarks.load(what)
+    sweep = Sweep.make(loaded.parameters, axes or {}, zips=zips, exclude=exclude, repeat=repeat)
+    planned = plan(loaded, chosen, sweep)
+    _check_cores(planned)
+    run_name = name or _free_name(Path(logs), what)
+    if not config.NAME.fullmatch(run_name):
+        raise UsageError(f"--name: {run_name!r} is not a plain name (letters, digits, '.', '_', '-')")
+    bundles = render.render(planned, run_name)
+    run = Run.create(
+        Path(logs),
+        run_name,
+        _record(planned, run_name, command),
+        {bundle.case.name: bundle.files for bundle in bundles},
+    )
+    if not dry_run:
+        feeder.launch(run)
+    return run
+
+
+def resume(run: Run) -> int:
+    """Start what never started; returns how many cases that is. Raises `RunError` while another process works on it."""
+    with run.take():
+        waiting = [state for state in run.states() if state.state not in FINAL | {"unknown"}]
+    if waiting:
+        feeder.launch(run)
+    return sum(state.state != "running" for state in waiting)
+
+
+def cancel(run: Run, cases: Sequence[str] = (), patience: float = 40.0) -> list[CaseState]:
+    """Cancel `cases` (all when empty), running or not; returns their states. Cancelling again changes nothing."""
+    unknown = sorted(set(cases) - set(run.cases))
+    if unknown:
+        raise UsageError(f"run {run.name} has no case {unknown[0]!r}")
+    wanted = set(cases or run.cases)
+    if run.busy():
+        run.request_cancel(sorted(wanted))
+        process.until(
+            lambda: not run.busy() or all(s.state in FINAL for s in run.states() if s.case in wanted), patience
+        )
+    if not run.busy():
+        with run.take() as journal:
+            feeder.cancel(run, journal, wanted)
+    return [state for state in run.states() if state.case in wanted]
+
+
+def wait(run: Run, show: Callable[[list[CaseState]], None] | None = None, every: float = 1.0) -> list[CaseState]:
+    """Wait until nothing more will happen to a run by itself; `show` is called with the states each time round."""
+    while True:
+        busy = run.busy()  # before the states: what ends in between is then seen as ended
+        now = run.states()
+        if show is not None:
+            show(now)
+        if all(state.state in FINAL for state in now) or not (busy or any(s.state == "running" for s in now)):
+            return now
+        time.sleep(every)
+
+
+def _check_cores(planned: Plan) -> None:
+    for site in planned.sites:
+        available = len(site.available_cores)
+        for case in planned.cases:
+            if case.site == site.name and not site.oversubscribe:
+                wanted = render.cores(planned.benchmark, case)
+                if wanted > available:
+                    raise ConfigError(
+                        f"case {case.name} asks for {wanted} cores and site {site.name} has {available}: "
+                        "ask for fewer, or set oversubscribe: true in the site file",
+                        site.origin.file,
+                    )
+
+
+def _record(planned: Plan, name: str, command: Sequence[str] | None) -> dict[str, Any]:
+    benchmark = planned.benchmark
+    site = planned.sites[0]
+    return {
+        "schema": "hpcbench/run/1",
+        "run": name,
+        "created": time.time(),
+        "command": list(command if command is not None else sys.argv),
+        "benchmark": benchmark.name,
+        "title": benchmark.title,
+        "description": benchmark.description.strip(),
+        "sites": {each.name: each.title for each in planned.sites},
+        "sweep": str(planned.sweep),
+        "axes": list(planned.axes),
+        "parameters": {
+            key: {"help": parameter.help, "unit": parameter.unit} for key, parameter in benchmark.parameters.items()
+        },
+        "place": {"slots": site.slots, "cores": site.available_cores, "oversubscribe": site.oversubscribe},
+        "machine": provenance.machine(),
+        "software": provenance.software(),
+        "cases": [case.name for case in planned.cases],
+    }
+
+
+def _free_name(logs: Path, benchmark: str) -> str:
+    stamp = f"{benchmark}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name, number = stamp, 1
+    while (logs / name).exists():
+        number += 1
+        name = f"{stamp}-{number}"
+    return name

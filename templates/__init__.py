@@ -1,0 +1,1 @@
+"""The built-in benchmarks, one folder each, and the job-script templates."""
