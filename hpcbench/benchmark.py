@@ -57,7 +57,9 @@ class Parameter(config.Model):
             if word not in _WORDS:
                 raise ValueError(f"{value!r} is neither true nor false")
             return _WORDS[word]
-        if self.type in ("str", "path"):
+        if self.type == "path":  # a job runs in its own folder, whoever asked for it in theirs
+            return str(Path(str(value)).expanduser().absolute()) if value else ""
+        if self.type == "str":
             return str(value)
         if isinstance(value, bool):
             raise ValueError(f"{value!r} is not a number")  # noqa: TRY004 - a wrong value, whatever its type

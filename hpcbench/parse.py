@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from hpcbench.errors import RunError, UsageError
 from hpcbench.formats import Format, Record
 from hpcbench.formats.failures import PATTERNS
 from hpcbench.metrics import COLUMNS, RESERVED, TABLES, TEXT, Metrics
-from hpcbench.run import CaseState, Run
+from hpcbench.run import Run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,8 +104,10 @@ def _find(path: Path, runs: dict[str, Run]) -> Iterator[_Source]:
                 run = Run.load(here)
             except RunError:
                 continue
-            runs[run.name] = run
-            yield from _run_sources(run)
+            name = run.name if run.name not in runs else here.as_posix()  # two folders of logs may hold the same name
+            runs[name] = run
+            for case in run.cases:
+                yield from _case_sources(run.folder / case, name)
             continue
         if "case.json" in files:
             subfolders.clear()
@@ -115,11 +117,6 @@ def _find(path: Path, runs: dict[str, Run]) -> Iterator[_Source]:
             file = here / name
             if not name.startswith(".") and file.is_file():
                 yield _Source(file, file.as_posix())
-
-
-def _run_sources(run: Run) -> Iterator[_Source]:
-    for case in run.cases:
-        yield from _case_sources(run.folder / case, run.name)
 
 
 def _case_sources(folder: Path, run: str) -> Iterator[_Source]:
@@ -298,13 +295,12 @@ def _failures(data: bytes) -> list[Record]:
 def _cases(sources: Sequence[_Source], runs: Mapping[str, Run]) -> list[dict[str, Any]]:
     """List the cases: all that a run planned, with their true state, and those that foreign logs show."""
     rows: list[dict[str, Any]] = []
-    for run in runs.values():
-        states: Iterable[CaseState] = run.states()
-        for state in states:
+    for name, run in runs.items():
+        for state in run.states():
             description = _description(run.folder / state.case / "case.json")
             rows.append({
                 **description["parameters"],
-                "run": run.name,
+                "run": name,
                 "case": state.case,
                 "site": description["site"],
                 "benchmark": description["benchmark"],

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -118,6 +120,15 @@ def _window(states: list[CaseState]) -> list[CaseState]:
 def _last_step(run: Run, state: CaseState) -> dict[str, Any] | None:
     if state.started is None:
         return None
+    return _read_last_step(run, state) if state.state == "running" else _settled_last_step(run.folder, state)
+
+
+@lru_cache(maxsize=1024)
+def _settled_last_step(folder: Path, state: CaseState) -> dict[str, Any] | None:
+    return _read_last_step(Run.load(folder), state)
+
+
+def _read_last_step(run: Run, state: CaseState) -> dict[str, Any] | None:
     from hpcbench.parse import last_step
 
     logs = run.case(state.case).get("logs") or {}

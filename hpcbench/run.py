@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from hpcbench import process
@@ -142,13 +143,24 @@ class Run:
                         events.append(event)
         return events
 
-    def states(self, alive: Callable[[Job], bool | None] = process.alive) -> list[CaseState]:
-        """Derive the state of every case; `alive` answers whether a job still runs (None: cannot be told from here)."""
+    def states(
+        self,
+        cases: Sequence[str] | None = None,
+        *,
+        alive: Callable[[Job], bool | None] = process.alive,
+        settled: Mapping[str, CaseState] = MappingProxyType({}),
+    ) -> list[CaseState]:
+        """Derive the state of `cases` (all), each from its files and the journal.
+
+        `alive` answers whether a job still runs (None: cannot be told from here). Cases in `settled` are taken from
+        there: whoever asks again and again need not have the ended ones derived anew.
+        """
         by_case: dict[str, list[dict[str, Any]]] = {}
         for event in self.journal():
             by_case.setdefault(str(event.get("case", "")), []).append(event)
         waiting: State = "queued" if self.busy() else "planned"
-        return [self._state(name, by_case.get(name, []), alive, waiting) for name in self.cases]
+        wanted = self.cases if cases is None else cases
+        return [settled.get(name) or self._state(name, by_case.get(name, []), alive, waiting) for name in wanted]
 
     def _state(
         self, name: str, events: Sequence[Mapping[str, Any]], alive: Callable[[Job], bool | None], waiting: State
@@ -246,6 +258,10 @@ class Run:
     def request_cancel(self, cases: Sequence[str]) -> None:
         """Ask whoever works on the run to cancel `cases`."""
         _write(self.folder / "cancel", "".join(f"{case}\n" for case in cases).encode())
+
+    def forget_cancel(self) -> None:
+        """Take back the request: it was carried out."""
+        (self.folder / "cancel").unlink(missing_ok=True)
 
     def cancel_requested(self) -> set[str]:
         """Return the cases that someone wants cancelled."""

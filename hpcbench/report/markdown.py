@@ -16,7 +16,9 @@ from hpcbench.report import view
 from hpcbench.report.view import Section
 
 _MAX_SOURCES = 100  # files listed in the text; all are in tables/sources.csv
-_NUMERIC = re.compile(r"(?:|–|baseline|\d+ of \d+|[-+]?\d[\d,.]*(?:e[-+]\d+)?[%×]?(?: (?:±|to) [\d.,–]+)?(?: [A-Za-zµ%]+)?)")
+_NUMERIC = re.compile(
+    r"(?:|–|baseline|\d+ of \d+|[-+]?\d[\d,.]*(?:e[-+]\d+)?[%×]?(?: (?:±|to) [\d.,–]+)?(?: [A-Za-zµ%]+)?)"
+)
 FAILURE_KINDS = ("out_of_memory", "traceback", "assertion", "nan_loss")
 
 
@@ -66,7 +68,9 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> _Markdown:
     body = [[escape(cell) for cell in row] for row in rows]
     head = [escape(heading) for heading in headings]
     widths = [max(3, *(len(line[index]) for line in [head, *body])) for index in range(len(head))]
-    right = [any(line[i] for line in body) and all(_NUMERIC.fullmatch(line[i]) for line in body) for i in range(len(head))]
+    right = [
+        any(line[i] for line in body) and all(_NUMERIC.fullmatch(line[i]) for line in body) for i in range(len(head))
+    ]
 
     def line(cells: Sequence[str]) -> str:
         padded = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, widths, right, strict=True)]

@@ -45,6 +45,7 @@ def submit(
     sweep = Sweep.make(loaded.parameters, axes or {}, zips=zips, exclude=exclude, repeat=repeat)
     planned = plan(loaded, chosen, sweep)
     _check_cores(planned)
+    _check_paths(planned)
     run_name = name or _free_name(Path(logs), what)
     if not config.NAME.fullmatch(run_name):
         raise UsageError(f"--name: {run_name!r} is not a plain name (letters, digits, '.', '_', '-')")
@@ -88,9 +89,11 @@ def cancel(run: Run, cases: Sequence[str] = (), patience: float = 40.0) -> list[
 
 def wait(run: Run, show: Callable[[list[CaseState]], None] | None = None, every: float = 1.0) -> list[CaseState]:
     """Wait until nothing more will happen to a run by itself; `show` is called with the states each time round."""
+    settled: dict[str, CaseState] = {}
     while True:
         busy = run.busy()  # before the states: what ends in between is then seen as ended
-        now = run.states()
+        now = run.states(settled=settled)
+        settled |= {state.case: state for state in now if state.state in FINAL}
         if show is not None:
             show(now)
         if all(state.state in FINAL for state in now) or not (busy or any(s.state == "running" for s in now)):
@@ -112,9 +115,17 @@ def _check_cores(planned: Plan) -> None:
                     )
 
 
+def _check_paths(planned: Plan) -> None:
+    names = [name for name, parameter in planned.benchmark.parameters.items() if parameter.type == "path"]
+    for case in planned.cases:
+        for name in names:
+            value = case.parameters[name]
+            if value and not Path(str(value)).exists():
+                raise UsageError(f"--{name.replace('_', '-')}: there is no {value}")
+
+
 def _record(planned: Plan, name: str, command: Sequence[str] | None) -> dict[str, Any]:
     benchmark = planned.benchmark
-    site = planned.sites[0]
     return {
         "schema": "hpcbench/run/1",
         "run": name,
@@ -129,7 +140,11 @@ def _record(planned: Plan, name: str, command: Sequence[str] | None) -> dict[str
         "parameters": {
             key: {"help": parameter.help, "unit": parameter.unit} for key, parameter in benchmark.parameters.items()
         },
-        "place": {"slots": site.slots, "cores": site.available_cores, "oversubscribe": site.oversubscribe},
+        # sites that are this machine share it
+        "place": {
+            "slots": min(site.slots for site in planned.sites),
+            "cores": sorted({core for site in planned.sites for core in site.available_cores}),
+        },
         "machine": provenance.machine(),
         "software": provenance.software(),
         "cases": [case.name for case in planned.cases],

@@ -70,6 +70,7 @@ def cancel(run: Run, journal: Journal, cases: set[str]) -> None:
             journal.append("cancelled", case=state.case)
             if state.job is not None:
                 process.stop(state.job)
+    run.forget_cancel()
 
 
 class _Feeder:
@@ -135,7 +136,7 @@ class _Feeder:
         if child is not None:
             status = child.wait()
             how = f"signal {-status}" if status < 0 else f"status {status}"
-        first = next(state for state in self.run.states() if state.case == case)
+        first = self.run.states([case])[0]
         if first.state == "running" and first.job is not None and first.job != job:
             # an earlier feeder had started this case and was killed before it could say so
             self.running[case] = first.job
@@ -152,8 +153,6 @@ class _Feeder:
             return
         cancel(self.run, self.journal, requested)
         self.waiting = [case for case in self.waiting if case not in requested]
-        with contextlib.suppress(OSError):
-            (self.run.folder / "cancel").unlink()
 
 
 def _start_job(folder: Path, cores: Sequence[int]) -> subprocess.Popen[bytes]:
