@@ -9,7 +9,7 @@ from typing import Any
 
 from hpcbench.analyse.counters import Counter
 from hpcbench.analyse.sameness import Sameness
-from hpcbench.analyse.summary import Comparison, Row, Spread
+from hpcbench.analyse.summary import Comparison, Ratio, Row, Spread
 from hpcbench.metrics import COLUMNS, scale, significant
 
 
@@ -81,6 +81,13 @@ def _ratio_columns(comparison: Comparison) -> list[tuple[str, list[str]]]:
         shown = ["–" if r is None or math.isnan(r.efficiency) else f"{r.efficiency:.0%}" for r, _ in ratios]
         columns.append(("efficiency", shown))
     return columns
+
+
+def interval(ratio: Ratio) -> str:
+    """Write a ratio's interval; bounds that say nothing but "unknown" are not spelled out."""
+    low = f"{ratio.low:.2f}" if ratio.low >= 0.01 else "below 0.01"
+    high = f"{ratio.high:.2f}" if ratio.high <= 100 else "above 100"
+    return f"{low} to {high}"
 
 
 def _with_spread(spread: Spread, factor: float) -> str:
