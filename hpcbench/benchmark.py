@@ -173,7 +173,7 @@ def _check(benchmark: Benchmark) -> None:
         if not _NAME.fullmatch(name):
             raise error(f"parameter {name!r}: use small letters, digits and _", "parameters", name)
         if name in RESERVED | TABLE_COLUMNS:
-            raise error(f"parameter {name!r}: that name is hpcbench's own", "parameters", name)
+            raise error(f"parameter {name!r}: hpcbench uses that name itself; choose another", "parameters", name)
     for name, value in benchmark.baseline.items():
         if name == "site":
             continue

@@ -190,8 +190,9 @@ def _measure(metrics: Metrics, cases: pd.DataFrame) -> dict[tuple[str, str], dic
         for name in columns:
             if (found := _steady(steps, name, str(source))) is not None:
                 measured[key].setdefault(name, found)
-    # what the program says of itself before what was measured around it
-    ranked = sorted(rows(metrics.counters), key=lambda row: format_of.get(row.source, "") != "hpcbench-records")
+    # what the program says of itself, then other logs, then what was measured around it all
+    rank = {"hpcbench-records": 0, "hpcbench-exit": 2}
+    ranked = sorted(rows(metrics.counters), key=lambda row: rank.get(format_of.get(row.source, ""), 1))
     for row in ranked:
         key = case_of.get(row.source)
         if key in measured and row.name in COLUMNS and not math.isnan(row.value):

@@ -13,6 +13,9 @@ from hpcbench.analyse.summary import Comparison, Ratio, Row, Spread
 from hpcbench.metrics import COLUMNS, scale, significant
 
 
+_OPTIONAL = ("± steps", "± repeats", "95 % interval")  # columns that are left out when no row has one
+
+
 @dataclass(frozen=True)
 class Section:
     """One benchmark: its comparison, sameness checks and counters; `figures` holds file stem and caption."""
@@ -60,6 +63,9 @@ def comparison_table(comparison: Comparison) -> tuple[list[str], list[list[str]]
             columns += _ratio_columns(comparison)
         else:
             add(title, (_with_spread(spread, factor) for spread in spreads))
+    columns = [
+        (title, cells) for title, cells in columns if title not in _OPTIONAL or any(cell != "–" for cell in cells)
+    ]
     return [title for title, _ in columns], [
         list(cells) for cells in zip(*(cells for _, cells in columns), strict=True)
     ]
@@ -73,7 +79,7 @@ def _ratio_columns(comparison: Comparison) -> list[tuple[str, list[str]]]:
         ("speed-up", ["–" if r is None else "baseline" if base else f"{r.speedup:.2f}×" for r, base in ratios]),
         (
             "95 % interval",
-            ["–" if r is None or math.isnan(r.low) else f"{r.low:.2f} to {r.high:.2f}" for r, _ in ratios],
+            ["–" if r is None or math.isnan(r.low) else interval(r) for r, _ in ratios],
         ),
         ("slowdown", ["–" if r is None else "baseline" if base else f"{r.slowdown:.2f}×" for r, base in ratios]),
     ]

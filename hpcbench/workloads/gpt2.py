@@ -190,7 +190,7 @@ def train(model: GPT2, corpus: Corpus, options: Options, device: torch.device) -
         inputs, targets = cut(corpus.train, starts, options.sequence_length, device)
         compiles = options.compile == "true" and step == 0
         if compiles:
-            emit_event("compile_start")
+            emit_event("compile_start", "torch.compile, within step 0")
 
         synchronize(device)
         started = time.perf_counter()
@@ -205,7 +205,7 @@ def train(model: GPT2, corpus: Corpus, options: Options, device: torch.device) -
 
         now = time.time()
         if compiles:
-            emit_event("compile_end")
+            emit_event("compile_end", "torch.compile, within step 0")
         loss_value = finite(loss)
         emit(
             "step",
@@ -417,7 +417,9 @@ def read_corpus(options: Options) -> Corpus:
     for name, part in (("training", train), ("validation", validation)):
         if len(part) <= options.sequence_length:
             need = f"--sequence-length {options.sequence_length} needs {options.sequence_length + 1}"
-            fail(f"--data {options.data}: its {len(tokens)} tokens leave {len(part)} for {name}, and {need}")
+            fail(
+                f"--data {options.data or '(the standard library)'}: its {len(tokens)} tokens leave {len(part)} for {name}, and {need}"
+            )
     origin = {"files": len(paths), "bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}
     origin |= {"tokens": len(tokens), "vocabulary": vocabulary}
     return Corpus(train, validation, vocabulary, encode(b"\n").tolist(), decode, origin)
@@ -524,7 +526,7 @@ def emit(record: str, **columns: object) -> None:
     print(json.dumps({"record": record, **columns}, allow_nan=False), flush=True)
 
 
-def emit_event(kind: str, message: str = "", **columns: object) -> None:
+def emit_event(kind: str, message: str, **columns: object) -> None:
     """Print that something happened just now."""
     emit("event", kind=kind, time=time.time(), **columns, message=message)
 
