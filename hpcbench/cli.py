@@ -192,6 +192,7 @@ def submit(
         logs=logs,
         name=name,
         dry_run=dry_run,
+        command=["hpcbench", *sys.argv[1:]],
     )
     if dry_run:
         if as_json:

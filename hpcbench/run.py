@@ -222,10 +222,10 @@ class Run:
         try:
             with (self.folder / "lock").open("rb+") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except OSError:
+        except BlockingIOError:
             return True
+        except OSError:  # no lock yet, or a run that is only read here
+            return False
         return False
 
     @contextlib.contextmanager
@@ -244,10 +244,12 @@ class Run:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
-                except OSError:
+                except BlockingIOError:
                     if time.monotonic() > deadline:
                         raise RunError(f"another hpcbench works on {self.name}{self._worker()}") from None
                     time.sleep(0.05)
+                except OSError as error:  # Lustre mounted without its flock option, for one
+                    raise RunError(f"cannot lock {lock.name}: {error.strerror}") from None
             with Journal(self.folder / "journal.jsonl") as journal:
                 yield journal
 

@@ -117,9 +117,8 @@ def test_a_text_of_any_bytes_is_read(tmp_path):
     rows = records("--steps", 2, "--data", text, "--validate-every", 0, "--sample-tokens", 0, "--dtype", "bfloat16")
     assert kinds(rows)[3:] == ["step", "step", "max_memory", "finished"]
     facts = json.loads(rows[0]["message"])
-    assert facts["data"] | {"sha256": ""} == {
-        **{"files": 1, "bytes": 2200, "tokens": 2200, "vocabulary": 256, "sha256": ""},
-    }
+    data = facts["data"]
+    assert (data["files"], data["bytes"], data["tokens"], data["vocabulary"]) == (1, 2200, 2200, 256)
     assert facts["dtype"] == "bfloat16"
 
 
@@ -211,33 +210,18 @@ def test_it_computes_what_transformers_computes(program):
     peer = transformers.GPT2LMHeadModel(
         transformers.GPT2Config(vocab_size=256, n_layer=layers, n_head=heads, n_embd=channels)
     ).eval()
-    names = {"tokens": "wte.weight", "positions": "wpe.weight", "norm": "ln_f"} | {
-        **{"norm_1": "ln_1", "qkv": "attn.c_attn", "attention_out": "attn.c_proj"},
-        **{"norm_2": "ln_2", "mlp_in": "mlp.c_fc", "mlp_out": "mlp.c_proj", "blocks": "h"},
-    }
+    names = {"tokens": "wte.weight", "positions": "wpe.weight", "norm": "ln_f", "blocks": "h"}
+    names |= {"norm_1": "ln_1", "qkv": "attn.c_attn", "attention_out": "attn.c_proj"}
+    names |= {"norm_2": "ln_2", "mlp_in": "mlp.c_fc", "mlp_out": "mlp.c_proj"}
     weights = {}
     for name, weight in model.state_dict().items():
         theirs = ".".join(names.get(part, part) for part in name.split("."))
         linear = weight.dim() == 2 and "blocks" in name
         weights[f"transformer.{theirs}"] = weight.T if linear else weight  # theirs multiplies from the other side
     missing = peer.load_state_dict(weights, strict=False).missing_keys
-    assert [key for key in missing if "attn." not in key or "bias" not in key] in ([], ["lm_head.weight"])
+    assert set(missing) <= {"lm_head.weight"}  # tied
     tokens = torch.randint(256, (2, 33), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         expected = peer(tokens, labels=tokens)
         torch.testing.assert_close(model(tokens), expected.logits[:, -1])
         torch.testing.assert_close(model(tokens[:, :-1], tokens[:, 1:]), expected.loss)
-
-
-def test_the_update_is_that_of_torch_adamw(program):
-    ours, theirs = (program.build(program.read_options(["--size", "nano"]), 256, torch.device("cpu")) for _ in range(2))
-    update = program.adamw(ours, 1e-3)
-    optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-3, weight_decay=0.0)
-    tokens = torch.randint(256, (2, 17), generator=torch.Generator().manual_seed(3))
-    for _ in range(3):
-        for model, step in ((ours, update), (theirs, optimizer.step)):
-            model.zero_grad(set_to_none=True)
-            model(tokens[:, :-1], tokens[:, 1:]).backward()
-            step()
-    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(mine, other)

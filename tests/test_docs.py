@@ -1,0 +1,57 @@
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hpcbench import benchmark, config
+from hpcbench.cli import main
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/**/*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_and_options_that_a_page_names_exist(page):
+    parameters = benchmark.load("gpt2").parameters
+    for line in re.findall(
+        r"hpcbench ((?:submit|status|wait|cancel|resume|parse|report|sites|benchmarks|formats)\b[^`\n]*)",
+        page.read_text(),
+    ):
+        command = main.commands[line.split()[0]]
+        known = {option for each in command.params for option in each.opts} | {"--help"}
+        known |= {f"--{name.replace('_', '-')}" for name in parameters}
+        assert set(re.findall(r"(?<!\S)--[a-z-]+", line.split("#")[0])) <= known, line
+
+
+def test_the_readme_starts_with_the_two_commands_and_never_names_the_other_project():
+    text = (ROOT / "README.md").read_text()
+    assert text.index("make demo") < text.index("make test") < 200
+    everything = "".join(page.read_text() for page in PAGES)
+    assert not re.search(r"pip3? install (?:-\S+ )*[\"']?hpcbench", everything)
+
+
+def test_the_smallest_benchmark_of_the_readme_is_one(tmp_path):
+    block = re.search(
+        r"\n\n((?:    .*\n)+)",
+        (ROOT / "README.md").read_text().split("The least one that\nworks:")[-1].split("works:")[-1],
+    )
+    (tmp_path / "sort").mkdir()
+    (tmp_path / "sort" / "benchmark.yaml").write_text(re.sub(r"(?m)^    ", "", block[1]))
+    loaded = benchmark.load_file(tmp_path / "sort" / "benchmark.yaml")
+    assert loaded.headline == ["wall_time"]
+
+
+def test_every_key_of_a_site_is_explained_in_the_local_one():
+    text = (ROOT / "sites" / "local.yaml").read_text()
+    from hpcbench.site import Site
+
+    assert [key for key in Site.model_fields if not re.search(rf"^(?:# )?{key}:", text, re.MULTILINE)] == []
+    assert yaml.safe_load(text)["title"]
+    assert config.load(ROOT / "sites" / "local.yaml", Site).benchmark == "gpt2"
