@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -17,8 +18,12 @@ Value = bool | int | float | str
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-# what a template may use beside the parameters
-RESERVED = frozenset({"benchmark", "case", "cores", "program", "python", "repeat", "run", "site"})
+# what a template may use beside the parameters, and the options of a sweep
+RESERVED = frozenset({
+    "benchmark", "case", "cores", "exclude", "program", "python", "repeat", "run", "site", "zip",
+})  # fmt: skip
+# words of the template language: `{{ none }}` would not be the parameter
+_TEMPLATE_WORDS = frozenset({"and", "else", "false", "if", "in", "is", "loop", "none", "not", "or", "self", "true"})
 
 
 class Parameter(config.Model):
@@ -34,13 +39,18 @@ class Parameter(config.Model):
 
     @model_validator(mode="after")
     def _default_fits(self) -> Parameter:
-        self.convert(self.default)
+        for key, values in (("choices", self.choices or ()), ("default", (self.default,))):
+            try:
+                for value in values:
+                    self._typed(value) if key == "choices" else self.convert(value)
+            except ValueError as error:
+                raise ValueError(f"{key}: {error}") from None
         return self
 
     def convert(self, value: object) -> Value:
         """Return `value` (text, or already typed) as this parameter's type; raises `ValueError`."""
         converted = self._typed(value)
-        if self.choices is not None and converted not in self.choices:
+        if self.choices is not None and converted not in [self._typed(choice) for choice in self.choices]:
             raise ValueError(f"{value!r} is none of {', '.join(str(choice) for choice in self.choices)}")
         if isinstance(converted, int | float) and not isinstance(converted, bool):
             if self.min is not None and converted < self.min:
@@ -50,22 +60,27 @@ class Parameter(config.Model):
         return converted
 
     def _typed(self, value: object) -> Value:
-        if isinstance(value, str) and "\0" in value:
-            raise ValueError("holds a NUL byte, which no program can be given")
+        if isinstance(value, str | os.PathLike) and config.UNFIT.search(str(value)):
+            raise ValueError("holds a NUL or half a character, which no program can be given")
         if self.type == "bool":
             word = str(value).strip().lower()
             if word not in _WORDS:
                 raise ValueError(f"{value!r} is neither true nor false")
             return _WORDS[word]
+        if self.type in ("str", "path") and not isinstance(value, str | os.PathLike):  # YAML's no, 0755, 1:30, 1.10
+            raise ValueError(f"{value!r} is not text; quote it")
         if self.type == "path":  # a job runs in its own folder, whoever asked for it in theirs
-            return str(Path(str(value)).expanduser().absolute()) if value else ""
+            try:
+                return str(Path(str(value)).expanduser().absolute()) if value else ""
+            except RuntimeError:
+                raise ValueError(f"{value!r}: there is no such user") from None
         if self.type == "str":
             return str(value)
         if isinstance(value, bool):
             raise ValueError(f"{value!r} is not a number")  # noqa: TRY004 - a wrong value, whatever its type
         try:
             if self.type == "int":
-                return value if isinstance(value, int) else int(_plain(value))
+                return int(_plain(value))
             number = float(_plain(value))
         except ValueError:
             noun = "a whole number" if self.type == "int" else "a number"
@@ -86,7 +101,7 @@ class End(config.Model):
     """The mark that a finished program leaves: `text` stands somewhere in the last lines of `file`."""
 
     file: str
-    text: str
+    text: Annotated[str, Field(min_length=1)]
 
 
 class Resources(config.Model):
@@ -104,7 +119,7 @@ class Benchmark(config.FileModel):
     program: str | None = None
     files: dict[str, str] = {}
     command: Annotated[list[str], Field(min_length=1)]
-    env: dict[str, str] = {}
+    env: dict[config.Variable, str] = {}
     resources: Resources = Resources()
     perf: bool = False
     logs: dict[str, str] = {}
@@ -165,6 +180,7 @@ def load_all() -> dict[str, Benchmark | ConfigError]:
 
 def _check(benchmark: Benchmark) -> None:
     """Check what one key says against another."""
+    from hpcbench.formats import all_formats
     from hpcbench.metrics import COLUMNS
     from hpcbench.metrics import RESERVED as TABLE_COLUMNS
 
@@ -174,8 +190,12 @@ def _check(benchmark: Benchmark) -> None:
             raise error(f"parameter {name!r}: use small letters, digits and _", "parameters", name)
         if name in RESERVED | TABLE_COLUMNS:
             raise error(f"parameter {name!r}: hpcbench uses that name itself; choose another", "parameters", name)
+        if name in _TEMPLATE_WORDS:
+            raise error(f"parameter {name!r}: the template language has that word; choose another", "parameters", name)
     for name, value in benchmark.baseline.items():
         if name == "site":
+            if not isinstance(value, str):
+                raise error(f"baseline: site: {value!r} is not the name of a site", "baseline", name)
             continue
         if name not in benchmark.parameters:
             raise error(f"baseline: unknown parameter {name!r}{nearest(name, benchmark.parameters)}", "baseline", name)
@@ -192,10 +212,16 @@ def _check(benchmark: Benchmark) -> None:
     for index, name in enumerate(benchmark.headline):
         if name not in COLUMNS:
             raise error(f"headline: unknown metric {name!r}{nearest(name, COLUMNS)}", "headline", index)
-    for key, names in (("files", benchmark.files), ("logs", benchmark.logs)):
+    for name, kind in benchmark.logs.items():
+        if kind not in all_formats():
+            raise error(f"logs: unknown format {kind!r}{nearest(kind, all_formats())}", "logs", name)
+    end = {benchmark.end.file: "file"} if benchmark.end else {}
+    for key, names in (("files", benchmark.files), ("logs", benchmark.logs), ("end", end)):
         for name in names:
-            if Path(name).is_absolute() or ".." in Path(name).parts:
-                raise error(f"{key}: {name!r} is not inside the case's folder", key, name)
-    if benchmark.program is not None and Path(benchmark.program).name != benchmark.program:
-        raise error(f"program: {benchmark.program!r} is not a plain file name", "program")
+            path = PurePosixPath(name)
+            if not path.parts or path.is_absolute() or ".." in path.parts or str(path) != name:
+                raise error(f"{key}: {name!r} is not a plain path inside the case's folder", key, end.get(name, name))
+    program = benchmark.program
+    if program is not None and (Path(program).name != program or len(os.fsencode(program)) > 255):
+        raise error(f"program: {program!r} is not a plain file name", "program")
     benchmark.program_file()

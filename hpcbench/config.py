@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from hpcbench.errors import ConfigError, nearest
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # of a site, benchmark, run: safe as a file name everywhere
 MAX_BYTES = 1 << 20
 MAX_NODES = 100_000  # aliases counted each time they are used: a "billion laughs" file ends here
+MAX_DIGITS = 400  # of a number or date: Python needs minutes for 1:1:1:... (base 60) and cannot print 0xfff...
+UNFIT = re.compile(r"[\0\ud800-\udfff]")  # no file and no program can be given NUL or half a character
 
 KeyPath = tuple[str | int, ...]
+
+
+def _variable(name: str) -> str:
+    # a job script has hb_... and IFS for itself; bash refuses to set the others
+    if not re.fullmatch(r"(?!hb_|(IFS|UID|EUID|PPID|SHELLOPTS|BASHOPTS|BASH_VERSINFO)$)[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError(f"a job cannot be given an environment variable of the name {name!r}")
+    return name
+
+
+Variable = Annotated[str, AfterValidator(_variable)]
 
 
 @dataclass(frozen=True)
@@ -59,8 +72,10 @@ FileModelT = TypeVar("FileModelT", bound=FileModel)
 
 def search_path(kind: str) -> list[Path]:
     """Return the folders where `kind` (``sites`` or ``templates``) is looked up, the user's own first."""
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
-    return [Path(kind).absolute(), home / "hpcbench" / kind, Path(str(resources.files(f"hpcbench.{kind}")))]
+    folders = [Path(kind).absolute()]
+    with contextlib.suppress(RuntimeError):  # a user without a home, as in many containers
+        folders.append(Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "hpcbench" / kind)
+    return [*folders, Path(str(resources.files(f"hpcbench.{kind}")))]
 
 
 def available(kind: str, pattern: str) -> dict[str, Path]:
@@ -86,7 +101,7 @@ def find(kind: str, pattern: str, name: str) -> Path:
 def load(file: Path, model: type[FileModelT], *, verbatim: frozenset[str] = frozenset()) -> FileModelT:
     """Read a YAML file into `model`, expanding ``${NAME}`` and ``${NAME:-default}`` from the environment.
 
-    Values of the keys in `verbatim` are left alone (shell text has its own ``${...}``). Raises `ConfigError`.
+    What stands under a top key in `verbatim` is left alone (shell text has its own ``${...}``). Raises `ConfigError`.
     """
     try:
         with file.open("rb") as stream:
@@ -97,7 +112,7 @@ def load(file: Path, model: type[FileModelT], *, verbatim: frozenset[str] = froz
         raise ConfigError(f"is larger than {MAX_BYTES >> 20} MiB", file)
     lines: dict[KeyPath, int] = {}
     try:
-        loader = yaml.SafeLoader(data)
+        loader = yaml.SafeLoader(data.decode("utf-8-sig"))
         try:
             root = loader.get_single_node()
             value = _construct(loader, root, file, lines, verbatim) if root else {}
@@ -106,8 +121,13 @@ def load(file: Path, model: type[FileModelT], *, verbatim: frozenset[str] = froz
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         raise ConfigError(f"not valid YAML: {error.problem}", file, line) from None
-    except (yaml.YAMLError, RecursionError, UnicodeError, ValueError) as error:
-        raise ConfigError(f"not valid YAML: {str(error).splitlines()[0]}", file) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError("is not UTF-8 text", file, data.count(b"\n", 0, error.start) + 1) from None
+    except yaml.reader.ReaderError as error:
+        line = data.decode("utf-8-sig").count("\n", 0, error.position) + 1
+        raise ConfigError(f"holds the control character {chr(error.character)!r}", file, line) from None
+    except RecursionError:
+        raise ConfigError("is nested too deeply (an alias inside itself?)", file) from None
     origin = Origin(file, lines)
     if not isinstance(value, dict):
         raise origin.error(f"expected keys and values, found {_kind(value)}")
@@ -135,8 +155,8 @@ def _construct(
         if isinstance(node, yaml.MappingNode):
             table: dict[str, Any] = {}
             for key_node, value_node in node.value:
-                key = loader.construct_object(key_node, deep=True)
                 line = key_node.start_mark.line + 1
+                key = _scalar(loader, key_node, file)
                 if not isinstance(key, str):
                     raise ConfigError(f"the key {key!r} is not text: quote it", file, line)
                 if key in table:
@@ -146,12 +166,28 @@ def _construct(
             return table
         if isinstance(node, yaml.SequenceNode):
             return [visit(child, (*path, index)) for index, child in enumerate(node.value)]
-        value = loader.construct_object(node, deep=True)
-        if isinstance(value, str) and not verbatim.intersection(path):
+        value = _scalar(loader, node, file)
+        if isinstance(value, str) and not verbatim.intersection(path[:1]):
             return expand(value, lambda message: ConfigError(message, file, line))
         return value
 
     return visit(root, ())
+
+
+def _scalar(loader: yaml.SafeLoader, node: yaml.Node, file: Path) -> Any:
+    """Build the value of a node that is neither keys and values nor a list."""
+    line, kind = node.start_mark.line + 1, node.tag.rpartition(":")[2]
+    if not isinstance(node, yaml.ScalarNode):  # not shown: its aliases may make it endless
+        raise ConfigError("a key is not text", file, line)
+    if kind != "str" and len(node.value) > MAX_DIGITS:
+        raise ConfigError(f"a value of {len(node.value)} characters is too long for type {kind}", file, line)
+    try:
+        value = loader.construct_object(node)
+    except (ValueError, LookupError, AttributeError):  # what PyYAML's constructors raise for `!!int ""` or 2024-13-45
+        raise ConfigError(f"not valid YAML: {node.value!r} is not of type {kind}", file, line) from None
+    if isinstance(value, str) and UNFIT.search(value):
+        raise ConfigError("holds a NUL or half a character, which no program can be given", file, line)
+    return value
 
 
 def expand(text: str, error: Callable[[str], ConfigError]) -> str:
@@ -162,7 +198,10 @@ def expand(text: str, error: Callable[[str], ConfigError]) -> str:
             return "${"
         found = os.environ.get(match["name"]) or match["default"]
         if found is None:
-            raise error(f"the environment variable {match['name']} is not set")
+            how = f"empty; ${{{match['name']}:-}} allows that" if match["name"] in os.environ else "not set"
+            raise error(f"the environment variable {match['name']} is {how}")
+        if UNFIT.search(found):
+            raise error(f"the environment variable {match['name']} is not UTF-8 text")
         return found
 
     return re.sub(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}", value, text)
@@ -170,33 +209,43 @@ def expand(text: str, error: Callable[[str], ConfigError]) -> str:
 
 def _explain(error: ValidationError, model: type[BaseModel], origin: Origin) -> ConfigError:
     """Turn pydantic's first complaint into one line that a person can act on."""
-    first, *more = error.errors(include_url=False)
+    # an unknown key first: it is often the one that is missing, misspelt
+    first, *more = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
     path = tuple(first["loc"])
-    key = ".".join(str(part) for part in path)
     if first["type"] == "extra_forbidden":
-        text = f"unknown key {key!r}{nearest(str(path[-1]), _fields(model, path[:-1]))}"
+        text = f"unknown key {_dotted(path)!r}{nearest(str(path[-1]), _fields(model, path[:-1]))}"
     elif first["type"] == "missing":
-        text = f"the key {key!r} is missing"
+        text = f"the key {_dotted(path)!r} is missing"
     else:
-        message = first["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+        while path and path not in origin.lines:  # pydantic adds the member of a union that it tried
+            path = path[:-1]
+        same = [first, *(each for each in more if each["loc"][: len(path)] == path)]
+        more = [each for each in more if each not in same]
+        messages = dict.fromkeys(each["msg"].removeprefix("Value error, ") for each in same)
+        message = " or ".join(messages).replace("or Input should be", "or").replace("Input should be", "should be")
         found = first["input"]
         shown = f", found {found!r}" if isinstance(found, str | int | float | bool) else f", found {_kind(found)}"
-        text = f"{key}: {message}" + ("" if first["type"] == "value_error" else shown)
+        quote = "; quote it" if first["type"] == "string_type" and not isinstance(found, dict | list | None) else ""
+        shown_path = _dotted(path) if _dotted(path).isprintable() else repr(_dotted(path))
+        text = f"{shown_path}: {message}" + ("" if first["type"] == "value_error" else shown + quote)
     if more:
         text += f" (and {len(more)} more)"
     return origin.error(text, *path)
+
+
+def _dotted(path: KeyPath) -> str:
+    return ".".join(str(part) for part in path)
 
 
 def _fields(model: type[BaseModel], path: KeyPath) -> list[str]:
     """Return the keys that `model` allows at `path`."""
     annotation: Any = model
     for part in path:
-        models = list(_models(annotation))
-        known = next((m.model_fields[str(part)] for m in models if str(part) in m.model_fields), None)
-        if known is not None:
-            annotation = known.annotation
-        elif models:  # a list index or a free key, already inside the one model there is
-            annotation = models[0]
+        if get_origin(annotation) in (dict, list):  # a free key or an index
+            annotation = get_args(annotation)[-1]
+        else:
+            fields = [found.model_fields for found in _models(annotation)]
+            annotation = next((known[str(part)].annotation for known in fields if str(part) in known), None)
     return [name for found in _models(annotation) for name in found.model_fields]
 
 

@@ -56,7 +56,7 @@ TABLES: dict[str, tuple[str, ...]] = {
         "input_tokens", "output_tokens", "status", "error", "retries",
     ),
     "evals": ("task", "subject", "metric", "value", "count", "correct", "step"),
-    "counters": ("name", "value", "unit"),
+    "counters": ("name", "value", "unit", "format"),
     "events": ("time", "kind", "message"),
 }  # fmt: skip
 
@@ -66,7 +66,10 @@ TEXT = frozenset({
 })  # fmt: skip
 
 # Names that a parameter cannot have, because a table has a column of that name.
-RESERVED = frozenset({*TABLES["sources"], *TABLES["cases"], "source", "line", "started", "ended"})
+RESERVED = frozenset({
+    *TABLES["sources"], *TABLES["cases"], "source", "line", "started", "ended",
+    "cases", "speedup", "speedup_low", "speedup_high", "slowdown", "efficiency",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,9 @@ class Metrics:
     """The tables of records. Every row names its `source` (a path of `sources`) and `line`, counted from 1.
 
     `cases` and `sources` also hold one column a parameter; `parameters` names those columns. `runs` holds each
-    run's ``run.json`` as read. `invariant` names the parameters that must not change what is computed (None: the logs
-    do not say). Missing numbers are NaN.
+    run's ``run.json`` as read. By benchmark: `headline` names the metrics to compare, `baseline` the point that ratios
+    are against, `invariant` the parameters that must not change what is computed; a benchmark whose logs do not say is
+    in none of them. Missing numbers are NaN.
     """
 
     sources: pd.DataFrame
@@ -88,9 +92,9 @@ class Metrics:
     events: pd.DataFrame
     parameters: tuple[str, ...] = ()
     runs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    headline: tuple[str, ...] = ()
-    baseline: Mapping[str, Any] = field(default_factory=dict)
-    invariant: tuple[str, ...] | None = None
+    headline: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    baseline: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    invariant: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return the tables by name."""
@@ -112,9 +116,16 @@ class Metrics:
             if csv:
                 table.to_csv(file, index=False)
             else:
-                table.to_parquet(file, index=False)
+                _uniform(table, self.parameters).to_parquet(file, index=False)
             files.append(file)
         return files
+
+
+def _uniform(table: pd.DataFrame, parameters: Iterable[str]) -> pd.DataFrame:
+    """Write parameters whose values are of several types (``4`` and ``auto``) as text: a Parquet column has one."""
+    mixed = [name for name in parameters if name in table and table[name].dropna().map(type).nunique() > 1]
+    texts = {name: table[name].map(str, na_action="ignore") for name in mixed}
+    return table.assign(**texts)
 
 
 def rows(table: pd.DataFrame) -> Iterator[Any]:
@@ -145,6 +156,12 @@ def significant(value: float, digits: int = 4) -> str:
     if decimals > 15:
         return f"{value:.{digits - 1}e}"
     return f"{round(value, decimals):,.{max(0, decimals)}f}"
+
+
+def shown(text: str, length: int = 80) -> str:
+    """Write text from outside on one line, without control characters; of a longer one both ends."""
+    line = "".join(letter if letter.isprintable() else " " for letter in text)
+    return line if len(line) <= length else f"{line[: length // 2]}…{line[-length // 2 :]}"
 
 
 def quantity(value: float, unit: str, digits: int = 4) -> str:

@@ -36,14 +36,14 @@ class Axis:
         """
         option = f"--{name.replace('_', '-')}"
         try:
-            items = next(iter(csv.reader(io.StringIO(text, newline=""), strict=True)), [])
-            if not items or (parameter.type not in ("str", "path") and not text.strip()):
+            items = _split(text)
+            if parameter.type not in ("str", "path") and not text.strip():
                 raise ValueError("the list of values is empty")  # noqa: TRY301
             values: list[Value] = []
             for item in items:
                 numbers = parameter.type in ("int", "float") and ":" in item
                 values += (parameter.convert(v) for v in (_range(item, parameter) if numbers else [item]))
-        except (ValueError, csv.Error) as error:
+        except ValueError as error:
             raise UsageError(f"{option}: {error}") from None
         return cls._checked(name, values)
 
@@ -89,11 +89,14 @@ class Sweep:
     @classmethod
     def parse(cls, text: str, parameters: Mapping[str, Parameter]) -> Sweep:
         """Read the form that ``str()`` writes; raises `UsageError`."""
-        words = shlex.split(text)
+        try:
+            words = shlex.split(text)
+        except ValueError as error:  # a quote that is not closed
+            raise UsageError(f"{text!r}: {error}") from None
         if len(words) % 2:
             raise UsageError(f"the option {words[-1]} needs a value")
         axes: dict[str, str] = {}
-        zips, exclude, repeat = [], [], "1"
+        zips, exclude, repeat = [], [], ""
         for option, value in zip(words[::2], words[1::2], strict=True):
             if not option.startswith("--"):
                 raise UsageError(f"expected an option, found {option!r}")
@@ -101,13 +104,15 @@ class Sweep:
                 zips.append(value)
             elif option == "--exclude":
                 exclude.append(value)
-            elif option == "--repeat":
+            elif (name := option[2:].replace("-", "_")) in axes or (name == "repeat" and repeat):
+                raise UsageError(f"{option} is given twice")
+            elif name == "repeat":
                 repeat = value
             else:
-                axes[option[2:].replace("-", "_")] = value
-        if not repeat.isdecimal():
+                axes[name] = value
+        if not re.fullmatch(r"[0-9]{0,9}", repeat):
             raise UsageError(f"--repeat: {repeat!r} is not a whole number")
-        return cls.make(parameters, axes, zips=zips, exclude=exclude, repeat=int(repeat))
+        return cls.make(parameters, axes, zips=zips, exclude=exclude, repeat=int(repeat or 1))
 
     @classmethod
     def make(
@@ -190,6 +195,9 @@ class Plan:
 
 def plan(benchmark: Benchmark, sites: Sequence[Site], sweep: Sweep) -> Plan:
     """Lay out every case of `sweep` on every site; raises `UsageError` where nothing would be left."""
+    names = [site.name for site in sites]
+    if not names or len(set(names)) < len(names):
+        raise UsageError(f"--site: name one site or several different ones, found {', '.join(names) or 'none'}")
     points = list(itertools.islice(sweep.points(), MAX_CASES + 1))
     if len(points) * len(sites) * sweep.repeat > MAX_CASES:
         raise UsageError(f"the sweep has more than {MAX_CASES} cases")
@@ -223,11 +231,14 @@ def _range(text: str, parameter: Parameter) -> list[Value]:
     step = rest[0].strip() if rest else "1"
     if len(rest) > 1:
         raise ValueError(f"{text!r}: a range is first:last, first:last:step or first:last:*factor")
+    if "_" in text or not text.isascii():  # what a single value may not have either
+        raise ValueError(f"{text!r} is not a range of numbers")
     try:
         value, end, by = Decimal(first.strip()), Decimal(last.strip()), Decimal(step.removeprefix("*"))
     except InvalidOperation:
         raise ValueError(f"{text!r} is not a range of numbers") from None
-    if not all(number.is_finite() for number in (value, end, by)):
+    # beyond 1e±300 no float follows, and int(Decimal("1e999999999")) would take all memory
+    if not all(number.is_finite() and abs(number.adjusted()) <= 300 for number in (value, end, by)):
         raise ValueError(f"{text!r} is not a finite range")
     if step.startswith("*"):
         if not (by > 1 and 0 < value <= end):
@@ -257,8 +268,8 @@ def _condition(text: str, parameters: Mapping[str, Parameter]) -> tuple[tuple[st
     """Read ``threads=8,batch=1``: a case is left out when all of it holds."""
     condition: dict[str, Value] = {}
     try:
-        items = next(iter(csv.reader(io.StringIO(text, newline=""), strict=True)), [])
-    except csv.Error as error:
+        items = _split(text) if text else []
+    except ValueError as error:
         raise UsageError(f"--exclude: {error}") from None
     for item in items:
         name, equals, value = item.partition("=")
@@ -267,6 +278,8 @@ def _condition(text: str, parameters: Mapping[str, Parameter]) -> tuple[tuple[st
             raise UsageError(f"--exclude: write name=value,..., found {item!r}")
         if name not in parameters:
             raise UsageError(f"--exclude: unknown parameter {name!r}{nearest(name, parameters)}")
+        if name in condition:
+            raise UsageError(f"--exclude: {name} stands twice; no case has two values: write two --exclude")
         try:
             condition[name] = parameters[name].convert(value)
         except ValueError as error:
@@ -284,10 +297,22 @@ def _text(value: Value) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value) if isinstance(value, float) else str(value)
 
 
+def _split(text: str) -> list[str]:
+    """Read what `_csv` writes: one line of CSV; raises `ValueError`."""
+    try:
+        first, *rest = csv.reader(io.StringIO(text, newline=""), strict=True) if text else [[""]]
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
+    if rest or not first:
+        raise ValueError(f"{text!r} is more than one line; a value with a line break stands in double quotes")
+    return first
+
+
 def _csv(values: Sequence[Any]) -> str:
     line = io.StringIO(newline="")
-    csv.writer(line, lineterminator="").writerow([_text(value) for value in values])
-    return line.getvalue()
+    # what the line ends with is also what the writer puts in quotes
+    csv.writer(line, lineterminator="\r\n").writerow([_text(value) for value in values])
+    return line.getvalue().removesuffix("\r\n")
 
 
 def _label(point: Mapping[str, Value], names: Sequence[str], limit: int = 60) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,28 @@ import yaml
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from hpcbench.benchmark import Benchmark
+from hpcbench.config import UNFIT
 from hpcbench.errors import ConfigError
 from hpcbench.plan import Case, Plan
 from hpcbench.site import Site
 
 JOB_SCRIPT = "job.sh"
-_OWN_FILES = frozenset({JOB_SCRIPT, "case.json", "measure.py", "started.json", "exit.json", "stdout.log", "stderr.log"})
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OWN_FILES = frozenset({
+    JOB_SCRIPT, "case.json", "measure.py", "started.json", "exit.json", "exit.json.tmp", ".usage", "perf.txt",
+    "stdout.log", "stderr.log",
+})  # fmt: skip
+_VALUE = "\0"  # stands for a value where a template's text is read
+
+# where bash does not read a quoted word as one, by what opened it
+_PLACES = {
+    "'": "inside single quotes", "$'": "inside single quotes", '"': "inside double quotes", "#": "inside a comment",
+    "`": "inside backquotes; write $(...)", "${": "inside ${...}", "((": "inside arithmetic",
+    "$[": "inside arithmetic",
+}  # fmt: skip
+_CODE = ("code", "(", "$(", "case", "`")
+_HERE = re.compile(r"""<<(-?)[ \t]*((?:'[^'\n\0]*'|"[^"\n\0]*"|\\[^\n\0]|[^\s;&|()<>'"\\\0])*)""")
+_CASE, _ESAC = re.compile(r"case\s"), re.compile(r"esac(?=[\s;&|)]|\Z)")
+_COMMAND = re.compile(r"(?:^|[\n;&|({!]|\b(?:then|do|else|elif|if|while|until))[ \t]*$")  # what a command may follow
 
 
 class Raw(str):
@@ -48,6 +64,8 @@ def render(plan: Plan, run: str) -> list[Bundle]:
     program = plan.benchmark.program_file()
     shared = {"measure.py": (Path(str(resources.files("hpcbench.workloads"))) / "measure.py").read_bytes()}
     if program is not None:
+        if program.name in _OWN_FILES:
+            raise plan.benchmark.origin.error(f"program: {program.name!r} is a file of hpcbench's own", "program")
         shared[program.name] = program.read_bytes()
     return [Bundle(case, {**shared, **_case_files(plan, case, sites[case.site], run)}) for case in plan.cases]
 
@@ -59,7 +77,7 @@ def cores(benchmark: Benchmark, case: Case) -> int:
         text = _render(
             _PLAIN, wanted, benchmark.origin.file, dict(case.parameters), _line(benchmark, "resources", "cores")
         )
-        if not text.strip().isdecimal():
+        if not re.fullmatch(r"[0-9]{1,9}", text.strip()):
             raise benchmark.origin.error(f"resources.cores: {text!r} is not a whole number", "resources", "cores")
         wanted = int(text)
     if wanted < 1:
@@ -89,14 +107,11 @@ def _case_files(plan: Plan, case: Case, site: Site, run: str) -> dict[str, bytes
     environment = dict(site.env)
     for name, value in benchmark.env.items():
         environment[name] = _argument(benchmark, names, ("env", name), value)
-    for name in environment:
-        if not _VARIABLE.fullmatch(name):
-            raise benchmark.origin.error(f"env: {name!r} is not the name of an environment variable", "env", name)
     token = f"hb-{run}-{case.name}"
     script = {
         "token": token,
         "command": Raw(shlex.join(command)),
-        "environment": environment,
+        "environment": {Raw(name): value for name, value in environment.items()},
         "setup": Raw(site.setup.rstrip()),
         "perf": benchmark.perf,
         "time_limit": site.job.seconds,
@@ -127,10 +142,7 @@ def _case_files(plan: Plan, case: Case, site: Site, run: str) -> dict[str, bytes
 
 def _argument(benchmark: Benchmark, names: Mapping[str, Any], path: tuple[str | int, ...], text: str) -> str:
     """Render one word of a command; the whole word is quoted afterwards, so the value is never read by a shell."""
-    value = _render(_PLAIN, text, benchmark.origin.file, names, _line(benchmark, *path))
-    if "\0" in value:
-        raise benchmark.origin.error("holds a NUL byte, which no program can be given", *path)
-    return value
+    return _render(_PLAIN, text, benchmark.origin.file, names, _line(benchmark, *path))
 
 
 def render_file(template: Path, target: str, names: Mapping[str, Any]) -> str:
@@ -143,8 +155,7 @@ def render_file(template: Path, target: str, names: Mapping[str, Any]) -> str:
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
         raise ConfigError(f"cannot be read: {reason}", template) from None
-    if ending in (".sh", ".bash"):
-        check_bash_template(source, template)
+    check_template(source, template, ending)
     text = _render(_ENVIRONMENTS[ending], source, template, names)
     if ending in (".yaml", ".yml", ".json"):
         try:
@@ -156,49 +167,173 @@ def render_file(template: Path, target: str, names: Mapping[str, Any]) -> str:
     return text
 
 
-def check_bash_template(source: str, file: Path) -> None:
-    """Refuse ``{{ value }}`` where bash would not read a quoted word: inside quotes, comments and here-documents.
+@lru_cache(maxsize=256)
+def check_template(source: str, file: Path, ending: str) -> None:
+    """Refuse ``{{ value }}`` where a quoted value would not be read as one: inside quotes, comments, other text.
 
     The renderer quotes by itself; inside other quotes its own would end them, and the value would be read as code.
+    Raises `ConfigError` with the template's line.
     """
-    quote, word_start, here = "", True, ""
-    pending_here = ""
-    line_text = ""
-    for line, kind, text in _PLAIN.lex(source):
-        if kind == "variable_begin" and (quote or here):
-            where = {"'": "single quotes", '"': "double quotes", "#": "a comment"}.get(quote, "a here-document")
-            raise ConfigError(f"a value stands inside {where}; take it out, it is quoted by itself", file, line)
-        if kind == "variable_begin":
-            word_start = False
-            line_text += "x"
-        if kind != "data":
-            continue
-        escaped = False
-        for letter in text:
+    if ending not in (".sh", ".bash", ".yaml", ".yml", ".json"):
+        return
+    text, lines = "", []
+    try:
+        for line, kind, part in _PLAIN.lex(source):
+            if kind == "variable_begin":
+                text += _VALUE
+                lines.append(line)
+            elif kind == "data":
+                text += part.replace(_VALUE, "")
+    except jinja2.TemplateSyntaxError as error:
+        raise ConfigError(f"template: {error.message}", file, error.lineno) from None
+    places = _Bash(text).places() if ending in (".sh", ".bash") else _data_places(text, ending)
+    for line, place in zip(lines, places, strict=True):
+        if place:
+            raise ConfigError(f"a value stands {place}", file, line)
+
+
+def _data_places(text: str, ending: str) -> Iterator[str]:
+    """Yield for each value of a YAML or JSON template what is wrong with its place, or nothing."""
+    parts = text.split(_VALUE)
+    whole = parts[0] + "".join(f'"hb value {index}"{part}' for index, part in enumerate(parts[1:]))
+    if ending == ".json":
+        found = {word[1:-1] for word in re.findall(r'"(?:[^"\\]|\\.)*"', whole)}
+    else:
+        try:
+            tokens = [token for token in yaml.scan(whole) if isinstance(token, yaml.ScalarToken)]
+            found = {token.value for token in tokens if token.style == '"'}
+        except yaml.YAMLError:  # what it renders to is read as well
+            found = {f"hb value {index}" for index in range(len(parts))}
+    for index in range(len(parts) - 1):
+        known = f"hb value {index}" in found
+        yield "" if known else "inside quotes, a comment or other text; make one value of it: {{ 'text' ~ value }}"
+
+
+class _Bash:
+    """Reads a bash script as far as is needed to tell in what its values (NUL) stand.
+
+    Keeps a stack of what is open, as in ``"$(a "${b:-'c'}")"``: a quote means something else in each.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.open = ["code"]  # besides the keys of _PLACES: ( and $( for what they open, case until its esac
+        self.start = True  # a comment or keyword may begin here
+        self.wrong = ""  # about what comes next
+        self.bodies: list[tuple[str, bool, bool]] = []  # here-documents that begin on the next line
+
+    def places(self) -> Iterator[str]:
+        """Yield for each value what is wrong with its place, or nothing."""
+        text, at = self.text, 0
+        while at < len(text):
+            began, self.start = self.start, False
+            wrong, self.wrong = self.wrong, ""
+            if text[at] == _VALUE:
+                yield wrong or self._place(at)
+                at += 1
+            elif text[at] == "\n" and self.bodies and self.open[-1] in _CODE:
+                end = self._skip_bodies(at + 1)
+                yield from ["inside a here-document"] * text.count(_VALUE, at, end)
+                at, self.start = end, True
+            else:
+                at += self._read(at, began)
+
+    def _place(self, at: int) -> str:
+        if "`" in self.open:
+            return _PLACES["`"]
+        redirects = self.text[at + 1 : at + 2] in ("<", ">")  # which a number before it belongs to
+        return _PLACES.get(self.open[-1], "right before a redirection" if redirects else "")
+
+    def _read(self, at: int, began: bool) -> int:
+        """Read what stands at `at`; returns how many letters it takes."""
+        stack, top, letter = self.open, self.open[-1], self.text[at]
+        code = top in _CODE
+        if letter == "`" and "`" in stack and self.text[at - 1] != "\\":  # whatever was opened inside
+            del stack[stack.index("`") :]
+        elif top == "#":
             if letter == "\n":
-                if here and line_text.strip() == here:
-                    here = ""
-                elif pending_here:
-                    here, pending_here = pending_here, ""
-                quote = "" if quote == "#" else quote
-                line_text, word_start, escaped = "", True, False
-                continue
-            line_text += letter
-            if here or quote == "#":
-                continue
-            if escaped:
-                escaped = False
-            elif letter == "\\" and quote != "'":
-                escaped = True
-            elif quote:
-                quote = "" if letter == quote else quote
-            elif letter in "'\"":
-                quote = letter
-            elif letter == "#" and word_start:
-                quote = "#"
-            elif match := re.search(r"(?<!<)<<-?\s*(['\"]?)(\w+)\1$", line_text):
-                pending_here = match[2]
-            word_start = letter in " \t;&|("
+                stack.pop()
+                return 0
+        elif top == "'" or (top == "$'" and letter != "\\"):
+            if letter == "'":
+                stack.pop()
+        elif letter == "\\":
+            self.start = began and self.text[at + 1 : at + 2] == "\n"
+            return self._unless_value(at, 2, "right after a backslash")
+        elif letter == "$":
+            return self._dollar(at)
+        elif letter == '"' or (letter == "`" and "`" not in stack):
+            stack.pop() if letter == top else stack.append(letter)
+            self.start = letter == "`"
+        elif letter == {"${": "}", "((": ")", "$[": "]", "$(": ")", "(": ")"}.get(top):
+            stack.pop()
+            self.start = top == "("
+        elif letter == "'" and (code or (top == "${" and '"' not in stack)):
+            stack.append(letter)
+        elif top == "((" and letter == "(":
+            stack.append(top)
+        elif code:
+            return self._command(at, began)
+        return 1
+
+    def _dollar(self, at: int) -> int:
+        if self.text.startswith("$((", at):
+            self.open += ["((", "(("]
+            return 3
+        two = self.text[at : at + 2]
+        if two in ("$(", "${", "$[") or (two == "$'" and self.open[-1] != '"'):
+            self.open.append(two)
+            self.start = two == "$("
+            return 2
+        return self._unless_value(at, 2 if two == "$$" else 1, "right after a $")
+
+    def _unless_value(self, at: int, step: int, wrong: str) -> int:
+        if self.text[at + 1 : at + 2] != _VALUE:
+            return step
+        self.wrong = wrong
+        return 1
+
+    def _command(self, at: int, began: bool) -> int:
+        """Read what is outside all quotes."""
+        text, letter = self.text, self.text[at]
+        if began and letter == "#":
+            self.open.append("#")
+        elif began and text.startswith("((", at):
+            self.open += ["((", "(("]
+            return 2
+        elif text.startswith("<<<", at):
+            return 3
+        elif match := _HERE.match(text, at):
+            mark = re.sub(r"""['"\\]""", "", match[2])
+            self.bodies.append((mark, bool(match[1]), mark != match[2]))
+            if text[match.end() : match.end() + 1] == _VALUE:
+                self.wrong = "in the end mark of a here-document"
+            return len(match[0])
+        elif began and _CASE.match(text, at) and _COMMAND.search(text, 0, at):
+            self.open.append("case")
+        elif began and self.open[-1] == "case" and _ESAC.match(text, at):
+            self.open.pop()
+        else:
+            if letter == "(":
+                self.open.append("(")
+            self.start = letter in " \t\n;&|()<>"
+        return 1
+
+    def _skip_bodies(self, at: int) -> int:
+        """Return where the here-documents end whose first line begins at `at`."""
+        for mark, indented, literal in self.bodies:
+            closed = False
+            while at < len(self.text) and not closed:
+                end = self.text.find("\n", at)
+                # unless the document is taken literally, a backslash joins the next line
+                while not literal and end > 0 and (end - len(self.text[at:end].rstrip("\\")) - at) % 2:
+                    end = self.text.find("\n", end + 1)
+                end = len(self.text) if end < 0 else end
+                line = self.text[at:end]
+                closed = (line.lstrip("\t") if indented else line) == mark
+                at = end + 1
+        self.bodies = []
+        return min(at, len(self.text))
 
 
 def _render(
@@ -206,13 +341,21 @@ def _render(
 ) -> str:
     """Render text; `line` is where it stands in `file` when it is not the whole of it."""
     try:
-        code = environment.compile(source, name=str(file), filename=str(file))
-        template = environment.template_class.from_code(environment, code, environment.make_globals(None))
-        return template.render(dict(names))
+        text = _compiled(environment, source, str(file)).render(dict(names))
     except jinja2.TemplateSyntaxError as error:
         raise ConfigError(f"template: {error.message}", file, line or error.lineno) from None
-    except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(f"template: {error}", file, line or _template_line(error, file)) from None
+    except Exception as error:  # noqa: BLE001 - what a template computes may fail in any way
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ConfigError(f"template: {reason}", file, line or _template_line(error, file)) from None
+    if UNFIT.search(text):
+        raise ConfigError("template: gives a NUL or half a character, which no program can be given", file, line)
+    return text
+
+
+@lru_cache(maxsize=1024)
+def _compiled(environment: jinja2.Environment, source: str, file: str) -> jinja2.Template:
+    code = environment.compile(source, name=file, filename=file)
+    return environment.template_class.from_code(environment, code, environment.make_globals(None))
 
 
 def _template_line(error: BaseException, file: Path) -> int | None:
@@ -235,28 +378,35 @@ def _templates() -> Path:
 def _plain(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return repr(value) if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, str | int | jinja2.Undefined):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is neither text nor a number")
 
 
 def _bash(value: object) -> str:
-    return str(value) if isinstance(value, Raw) else shlex.quote(_plain(value))
+    if isinstance(value, Raw):
+        return str(value)
+    # text always in quotes: a bare `A=1` or `if` would be read as code where a command begins
+    return "'" + value.replace("'", "'\"'\"'") + "'" if isinstance(value, str) else _plain(value)
 
 
 def _yaml(value: object) -> str:
     if isinstance(value, jinja2.Undefined):
         return str(value)
     if isinstance(value, str):  # double quotes keep line breaks on one line, whatever the indentation
-        return str(yaml.safe_dump(value, default_style='"', width=float("inf"), allow_unicode=True)).strip()
+        return str(yaml.safe_dump(str(value), default_style='"', width=float("inf"), allow_unicode=True)).strip()
     return str(yaml.safe_dump(value, default_flow_style=True, width=float("inf"))).removesuffix("...\n").strip()
 
 
 def _json(value: object) -> str:
-    return str(value) if isinstance(value, jinja2.Undefined) else json.dumps(value, ensure_ascii=False)
+    return str(value) if isinstance(value, jinja2.Undefined) else json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def _environment(finalize: Callable[[object], str]) -> jinja2.Environment:
+def _environment(finalize: Callable[[object], str], without: Sequence[str] = ()) -> jinja2.Environment:
     # The files are not HTML: `finalize` quotes every value for the language of the file instead.
-    return ImmutableSandboxedEnvironment(
+    environment = ImmutableSandboxedEnvironment(
         undefined=jinja2.StrictUndefined,
         finalize=finalize,
         autoescape=False,
@@ -264,12 +414,16 @@ def _environment(finalize: Callable[[object], str]) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    for name in ("random", *without):
+        del environment.filters[name]
+    del environment.globals["lipsum"]  # random as well: the same inputs must give the same bytes
+    return environment
 
 
 _PLAIN = _environment(_plain)
 _ENVIRONMENTS: dict[str, jinja2.Environment] = {
     **dict.fromkeys((".sh", ".bash"), _environment(_bash)),
-    **dict.fromkeys((".yaml", ".yml"), _environment(_yaml)),
-    ".json": _environment(_json),
+    **dict.fromkeys((".yaml", ".yml"), _environment(_yaml, without=["tojson"])),  # which would be quoted again
+    ".json": _environment(_json, without=["tojson"]),
     ".txt": _PLAIN,
 }

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from hpcbench import config
 from hpcbench.errors import ConfigError
@@ -18,7 +18,14 @@ _VERBATIM = frozenset({"setup"})  # bash, which expands ${...} itself, on the si
 class Job(config.Model):
     """What every job of a site gets, in site-neutral words."""
 
-    time: Annotated[str, Field(pattern=r"^\d{1,4}:[0-5]\d:[0-5]\d$")] | None = None
+    time: Annotated[str, Field(pattern=r"^[0-9]{1,4}:[0-5][0-9]:[0-5][0-9]$")] | None = None
+
+    @field_validator("time")
+    @classmethod
+    def _is_some_time(cls, time: str | None) -> str | None:
+        if time is not None and not time.strip("0:"):
+            raise ValueError("a limit of no time; leave the key out for no limit")
+        return time
 
     @property
     def seconds(self) -> int | None:
@@ -40,7 +47,7 @@ class Site(config.FileModel):
     oversubscribe: bool = False
     python: str | None = None
     job: Job = Job()
-    env: dict[str, str] = {}
+    env: dict[config.Variable, str] = {}
     setup: str = ""
     benchmark: str | None = None
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpcbench.analyse.summary import Comparison, Row
+from hpcbench.analyse.summary import COUNTED, Comparison, Row
 from hpcbench.metrics import rows
 
 if TYPE_CHECKING:
@@ -40,19 +40,19 @@ DERIVED: tuple[tuple[str, str, str, float, str], ...] = (
 
 def perf_counters(metrics: Metrics, comparison: Comparison) -> list[tuple[Row, dict[str, Counter]]]:
     """Return the `perf stat` counters of every row that has some, with the derived rates after them."""
-    sources = metrics.sources[metrics.sources["format"].str.contains("perf-stat", regex=False)]
-    paths: dict[tuple[str, str], list[str]] = {}
-    for path, run, case in zip(sources["path"], sources["run"], sources["case"], strict=True):
-        paths.setdefault((run, case), []).append(path)
-    by_source = {str(path): rows for path, rows in metrics.counters.groupby("source")}
+    case_of = metrics.owners()
+    cases = metrics.cases[metrics.cases["state"].isin(COUNTED)]  # a program that was ended early counted less
+    counted = set(zip(cases["run"], cases["case"], strict=True))
+    by_case: dict[tuple[str, str], list[Any]] = {}
+    for each in rows(metrics.counters[metrics.counters["format"] == "perf-stat"]):
+        by_case.setdefault(case_of[each.source], []).append(each)
     found = []
     for row in comparison.rows:
         values: dict[str, list[float]] = {}
         units: dict[str, str] = {}
-        for path in (path for case in row.cases for path in paths.get(case, [])):
-            for each in rows(by_source[path]) if path in by_source else ():
-                values.setdefault(each.name, []).append(float(each.value))
-                units[each.name] = each.unit
+        for each in (each for case in row.cases if case in counted for each in by_case.get(case, [])):
+            values.setdefault(each.name, []).append(float(each.value))
+            units[each.name] = each.unit
         counters = {
             name: Counter(tuple(each), units[name])
             for name, each in values.items()
@@ -65,9 +65,10 @@ def perf_counters(metrics: Metrics, comparison: Comparison) -> list[tuple[Row, d
 
 def _derived(counters: Mapping[str, Counter]) -> dict[str, Counter]:
     rates = {}
+    plain = {name.partition(":")[0]: counter for name, counter in counters.items()}  # `cycles:u`, where that is allowed
     for name, over, under, scale, unit in DERIVED:
-        if over in counters and under in counters and len(counters[over].values) == len(counters[under].values):
-            pairs: Sequence[tuple[float, float]] = list(zip(counters[over].values, counters[under].values, strict=True))
+        if over in plain and under in plain and len(plain[over].values) == len(plain[under].values):
+            pairs: Sequence[tuple[float, float]] = list(zip(plain[over].values, plain[under].values, strict=True))
             if all(below > 0 for _, below in pairs):
                 rates[name] = Counter(tuple(above / below * scale for above, below in pairs), unit)
     return rates

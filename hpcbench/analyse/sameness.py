@@ -21,7 +21,8 @@ class Sameness:
     """Cases that should have computed the same: equal in everything but `across`.
 
     `losses` maps a step to the validation loss of each row, NaN where a row has none. `difference` is the largest
-    relative difference at any step. `samples` counts the different generated texts, 0 when none was logged.
+    relative difference at any step, NaN where no step has two numbers to compare. `samples` counts the different
+    generated texts, 0 when none was logged.
     """
 
     point: Mapping[str, Any]
@@ -48,7 +49,7 @@ def sameness(metrics: Metrics, comparison: Comparison, across: Sequence[str]) ->
     evals = metrics.evals
     losses: dict[tuple[str, str], dict[int, float]] = {}
     for each in rows_of(evals[(evals["task"] == "validation") & (evals["metric"] == "loss")]):
-        if each.source in case_of and not math.isnan(each.step):
+        if each.source in case_of and math.isfinite(each.step):
             losses.setdefault(case_of[each.source], {})[int(each.step)] = float(each.value)
     samples: dict[tuple[str, str], str] = {}
     for each in rows_of(metrics.events[metrics.events["kind"] == "sample"]):
@@ -70,7 +71,7 @@ def sameness(metrics: Metrics, comparison: Comparison, across: Sequence[str]) ->
                 tuple(rows),
                 table,
                 len(members),
-                max(spread, default=0.0),
+                max((each for each in spread if not math.isnan(each)), default=math.nan),
                 len(texts),
             )
         )
@@ -83,8 +84,10 @@ def _shown(row: Row, losses: Mapping[tuple[str, str], Mapping[int, float]], step
 
 
 def _difference(values: Sequence[float]) -> float:
-    """Return the largest relative difference; a NaN among numbers is infinitely far."""
+    """Return the largest relative difference; a NaN among numbers is infinitely far, nothing but NaN says nothing."""
     finite = [value for value in values if math.isfinite(value)]
+    if len(values) < 2 or not finite:
+        return math.nan
     if len(finite) < len(values):
-        return math.inf if finite else 0.0
-    return (max(values) - min(values)) / max(abs(max(values, key=abs)), 1e-300) if len(values) > 1 else 0.0
+        return math.inf
+    return (max(values) - min(values)) / max(*(abs(value) for value in values), 1e-300)

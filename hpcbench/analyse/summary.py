@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpcbench.errors import UsageError, nearest
-from hpcbench.metrics import COLUMNS, rows
+from hpcbench.metrics import COLUMNS, rows, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 # Axes whose value says how many devices share the work: ideal speed-up is proportional to it.
 SCALING = frozenset({"threads", "cores", "processes", "ranks", "world_size", "gpus", "devices", "nodes", "workers"})
+
+# What is averaged: foreign logs do not say how they ended, so they count as they are.
+COUNTED = ("completed", "unknown")
 
 _FALLBACK = ("step_time", "tokens_per_second", "samples_per_second", "wall_time")  # headline of logs that name none
 _CONFIDENCE = 0.95
@@ -45,7 +48,7 @@ class Spread:
     @property
     def over_repeats(self) -> float:
         """Standard deviation over repeats."""
-        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else math.nan
+        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 and math.isfinite(self.mean) else math.nan
 
 
 @dataclass(frozen=True)
@@ -109,30 +112,29 @@ def _compare(metrics: Metrics, benchmark: str, cases: pd.DataFrame, baseline: Ma
     names = [name for name in metrics.parameters if name in cases and cases[name].notna().any()]
     identity = [name for name in ("run", "site") if cases[name].nunique() > 1]
     axes = tuple(identity + [name for name in names if cases[name].nunique(dropna=False) > 1])
-    fixed = {name: cases[name].iloc[0] for name in names if name not in axes}
+    fixed = {name: _clean(cases[name].iloc[0]) for name in names if name not in axes}
     measured = _measure(metrics, cases)
-    wanted = [name for name in metrics.headline if any(name in row for row in measured.values())]
-    shown = tuple(wanted or [name for name in _FALLBACK if any(name in row for row in measured.values())][:3])
+    wanted = [name for name in metrics.headline.get(benchmark, ()) if any(name in row for row in measured.values())]
+    compared = tuple(wanted or [name for name in _FALLBACK if any(name in row for row in measured.values())][:3])
     points = []
     for point, members in _points(cases, axes):
         keys = tuple((str(run), str(case)) for run, case in zip(members["run"], members["case"], strict=True))
-        # only what completed is averaged; foreign logs do not say, so they count as they are
-        counted = [key for key, state in zip(keys, members["state"], strict=True) if state in ("completed", "unknown")]
-        spreads = {name: _spread([measured[key][name] for key in counted if name in measured[key]]) for name in shown}
+        counted = [key for key, state in zip(keys, members["state"], strict=True) if state in COUNTED]
+        spreads = {name: _spread([measured[key][name] for key in counted if name in measured[key]]) for name in compared}
         points.append(Row(point, keys, len(counted), spreads))
-    chosen = _baseline(axes, points, baseline, metrics.baseline)
-    steps = metrics.steps
-    warm = steps[steps["warmup"]] if len(steps) else steps
-    title = next((str(run["title"]) for run in metrics.runs.values() if run.get("benchmark") == benchmark), "")
+    chosen = _baseline(axes, points, baseline, metrics.baseline.get(benchmark, {}))
+    own = {source for source, key in metrics.owners().items() if key in measured}
+    warm = metrics.steps[metrics.steps["warmup"] & metrics.steps["source"].isin(own)]["step"]
+    title = next((str(run.get("title", "")) for run in metrics.runs.values() if run.get("benchmark") == benchmark), "")
     return Comparison(
         benchmark,
-        title or benchmark or "Logs",
+        shown(title or benchmark or "Logs", 200),
         axes,
         fixed,
-        shown,
+        compared,
         chosen,
-        tuple(_with_ratios(points, axes, shown, chosen)),
-        tuple(sorted({int(step) for step in warm["step"].dropna()})),
+        tuple(_with_ratios(points, axes, compared, chosen)),
+        tuple(sorted({int(step) for step in warm if math.isfinite(step)})),
         _units(metrics, benchmark),
     )
 
@@ -151,7 +153,7 @@ def order(value: object) -> tuple[int, float, str]:
     if value is None:
         return (2, 0.0, "")
     if isinstance(value, int | float):
-        return (0, float(value), "")
+        return (0, value, "")
     return (1, 0.0, str(value))
 
 
@@ -179,7 +181,6 @@ class _Measured:
 def _measure(metrics: Metrics, cases: pd.DataFrame) -> dict[tuple[str, str], dict[str, _Measured]]:
     """Reduce every case to one value a metric."""
     case_of = metrics.owners()
-    format_of = dict(zip(metrics.sources["path"], metrics.sources["format"], strict=True))
     keys = {(str(run), str(case)) for run, case in zip(cases["run"], cases["case"], strict=True)}
     measured: dict[tuple[str, str], dict[str, _Measured]] = {key: {} for key in keys}
     columns = [name for name in COLUMNS if name in metrics.steps]
@@ -192,10 +193,10 @@ def _measure(metrics: Metrics, cases: pd.DataFrame) -> dict[tuple[str, str], dic
                 measured[key].setdefault(name, found)
     # what the program says of itself, then other logs, then what was measured around it all
     rank = {"hpcbench-records": 0, "hpcbench-exit": 2}
-    ranked = sorted(rows(metrics.counters), key=lambda row: rank.get(format_of.get(row.source, ""), 1))
+    ranked = sorted(rows(metrics.counters), key=lambda row: rank.get(row.format, 1))
     for row in ranked:
         key = case_of.get(row.source)
-        if key in measured and row.name in COLUMNS and not math.isnan(row.value):
+        if key in measured and row.name in COLUMNS and math.isfinite(row.value):
             measured[key].setdefault(row.name, _Measured(float(row.value), math.nan, 0, row.source))
     evals = metrics.evals
     final = evals[(evals["task"] == "validation") & (evals["metric"] == "loss")]
@@ -209,13 +210,13 @@ def _measure(metrics: Metrics, cases: pd.DataFrame) -> dict[tuple[str, str], dic
 def _steady(steps: pd.DataFrame, name: str, source: str) -> _Measured | None:
     """Average a column over steady steps: a rate over time (all the work / all the time), anything else plainly."""
     values = steps[name].to_numpy(dtype=float)
-    known = ~np.isnan(values)
+    known = np.isfinite(values)
     if not known.any():
         return None
     mean = float(values[known].mean())
     if COLUMNS[name].unit.endswith("/s"):
         times = steps["step_time"].to_numpy(dtype=float)
-        both = known & ~np.isnan(times)
+        both = known & np.isfinite(times)
         if both.any() and times[both].sum() > 0:
             mean = float((values[both] * times[both]).sum() / times[both].sum())
     std = float(values[known].std(ddof=1)) if known.sum() > 1 else math.nan
@@ -241,23 +242,28 @@ def _baseline(
         for name, text in asked.items():
             if name not in axes:
                 raise UsageError(f"--baseline: {name!r} is not an axis of these logs{nearest(name, axes)}")
-            values = [row.point[name] for row in points]
+            values = _values(points, name)
             match = [value for value in values if str(value) == text] or (values[:1] if text == "first" else [])
             if not match:
-                shown = ", ".join(dict.fromkeys(str(value) for value in values))
-                raise UsageError(f"--baseline: no case has {name}={text}; there is {shown}")
+                there = ", ".join(dict.fromkeys(shown(str(value)) for value in values))
+                raise UsageError(f"--baseline: no case has {name}={text}; there is {there}")
             chosen[name] = match[0]
         return chosen
     for name, value in own.items():
         if name in axes:
-            values = [row.point[name] for row in points]
+            values = _values(points, name)
             chosen[name] = value if value in values else values[0]
     if not chosen and axes:
         scaling = [name for name in axes if name in SCALING]
         natural = scaling[0] if scaling else axes[0] if len(axes) == 1 else None
         if natural is not None:
-            chosen[natural] = points[0].point[natural]
+            chosen[natural] = _values(points, natural)[0]
     return chosen
+
+
+def _values(points: Sequence[Row], axis: str) -> list[Any]:
+    """Return the values of an axis in order; the points are in the order of the axes before it first."""
+    return sorted((row.point[axis] for row in points), key=order)
 
 
 def _with_ratios(
@@ -276,7 +282,8 @@ def _with_ratios(
         ratio = _ratio(row.metrics[metric], base.metrics[metric], lower_is_better=COLUMNS[metric].better == "lower")
         if ratio is not None and len(baseline) == 1:
             (axis, value), here = next(iter(baseline.items())), row.point[next(iter(baseline))]
-            if axis in SCALING and isinstance(here, int | float) and isinstance(value, int | float) and value > 0:
+            numbers = isinstance(here, int | float) and isinstance(value, int | float)
+            if axis in SCALING and numbers and min(here, value) > 0:
                 ratio = Ratio(ratio.speedup, ratio.low, ratio.high, ratio.speedup / (here / value))
         result.append(Row(row.point, row.cases, row.completed, row.metrics, ratio, base is row))
     return result
@@ -299,12 +306,14 @@ def _ratio(side: Spread, base: Spread, *, lower_is_better: bool) -> Ratio | None
     freedom = sum(parts) ** 2 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, logs, strict=True))
     middle = float(logs[1].mean() - logs[0].mean()) * (1 if lower_is_better else -1)
     reach = float(t.ppf(0.5 + _CONFIDENCE / 2, freedom)) * error
-    return Ratio(speedup, math.exp(middle - reach), math.exp(middle + reach))
+    limit = 700.0  # e to this is near the largest number there is
+    return Ratio(speedup, math.exp(max(middle - reach, -limit)), math.exp(min(middle + reach, limit)))
 
 
 def _units(metrics: Metrics, benchmark: str) -> dict[str, str]:
     """Return the units that the benchmark gives its parameters."""
     for run in metrics.runs.values():
         if run.get("benchmark") == benchmark and isinstance(run.get("parameters"), dict):
-            return {name: each.get("unit", "") for name, each in run["parameters"].items() if isinstance(each, dict)}
+            found = run["parameters"].items()
+            return {name: shown(str(each.get("unit") or ""), 20) for name, each in found if isinstance(each, dict)}
     return {}

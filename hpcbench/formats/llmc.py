@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 from hpcbench.formats import NUMBER, Format, Line, Record
 
+# A number that ends its line has all the decimals that the program prints: of a killed run's last line, cut inside
+# the number, nothing is believed.
+_SIX, _FOUR, _TWO = (rf"[-+]?(?:\d+\.\d{{{count}}}|nan|inf)" for count in (6, 4, 2))
 _VALIDATION = {"task": "validation", "metric": "loss"}
+
+
+def _divergence(records: list[Record]) -> list[Record]:
+    """Add the event that a loss stopped being a number, at the first step where it did."""
+    for record in records:
+        if record.table == "steps" and math.isnan(record.values.get("loss", 0)):
+            message = f"the loss of step {record.values['step']:.0f} is not a number"
+            return [*records, Record("events", record.line, {"kind": "nan_loss", "message": message})]
+    return records
 
 
 def _cpu_steps(records: list[Record]) -> list[Record]:
@@ -23,18 +37,18 @@ def _cpu_steps(records: list[Record]) -> list[Record]:
             step = record.values["step"] + 1
         elif record.values["step"] is None:
             record.values["step"] = step
-    return records
+    return _divergence(records)
 
 
 def _cuda_steps(records: list[Record]) -> list[Record]:
     """Give each score its step: steps are printed counted from 1, so it is the number of steps done so far."""
-    step = 0.0
+    step = next((record.values["step"] - 1 for record in records if record.table == "steps"), 0.0)  # a run may resume
     for record in records:
         if record.table == "steps":
             step = record.values["step"]
-        else:
+        elif record.table == "evals":
             record.values["step"] = step
-    return records
+    return _divergence(records)
 
 
 FORMATS = (
@@ -51,7 +65,7 @@ FORMATS = (
                 rf"step (?P<step>\d+): train loss (?P<loss>{NUMBER}) \(took (?P<step_time>{NUMBER}) ms\)",
                 units={"step_time": "ms"},
             ),
-            Line("evals", rf"val loss (?P<value>{NUMBER})", constants=_VALIDATION),
+            Line("evals", rf"val loss (?P<value>{_SIX})", constants=_VALIDATION),
         ),
         finish=_cpu_steps,
     ),
@@ -78,10 +92,10 @@ FORMATS = (
                 rf" (?P<tokens_per_second>{NUMBER}) tok/s\)",
                 units={"step_time": "ms"},
             ),
-            Line("evals", rf"val loss (?P<value>{NUMBER})", constants=_VALIDATION),
+            Line("evals", rf"val loss (?P<value>{_SIX})", constants=_VALIDATION),
             Line(  # follows a progress line that ends in a carriage return, not a line break
                 "evals",
-                rf"(?:.*\r|.*\d)?HellaSwag: (?P<correct>\d+)/(?P<count>\d+) = (?P<value>{NUMBER})",
+                rf"(?:.*\r|.*\d)?HellaSwag: (?P<correct>\d+)/(?P<count>\d+) = (?P<value>{_SIX})",
                 constants={"task": "hellaswag", "metric": "accuracy"},
             ),
             Line(
@@ -102,14 +116,15 @@ FORMATS = (
         lines=(
             Line(
                 "steps",
-                rf"s:(?P<step>\d+) trl:(?P<loss>{NUMBER})(?: lr:(?P<lr>{NUMBER}))?(?: norm:(?P<grad_norm>{NUMBER}))?",
+                rf"s:(?P<step>\d+) trl:(?P<loss>{_FOUR})(?: lr:(?P<lr>{_SIX}))?(?: norm:(?P<grad_norm>{_TWO}))?",
             ),
-            Line("evals", rf"s:(?P<step>\d+) tel:(?P<value>{NUMBER})", constants=_VALIDATION),
+            Line("evals", rf"s:(?P<step>\d+) tel:(?P<value>{_FOUR})", constants=_VALIDATION),
             Line(
                 "evals",
-                rf"s:(?P<step>\d+) eval:(?P<value>{NUMBER})",
+                rf"s:(?P<step>\d+) eval:(?P<value>{_FOUR})",
                 constants={"task": "hellaswag", "metric": "accuracy"},
             ),
         ),
+        finish=_divergence,
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from hpcbench.formats import Format, Record
@@ -17,21 +18,26 @@ _TABLES = {
     "event": "events",
 }
 _MAX_LINE = 1 << 20
+_COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_MAX_COLUMNS = 200  # of one file; a log that makes up columns must not fill the memory
 
 
 def _read_records(data: bytes) -> tuple[list[Record], int]:
     """Read one JSON object a line; its ``record`` names the table, its other scalar keys are the columns."""
     records: list[Record] = []
+    columns: set[str] = set()
     unread = 0
     for number, line in enumerate(data.split(b"\n"), 1):
         if not line.startswith(b"{"):
             continue
         row = _object(line)
         table = _TABLES.get(str(row.pop("record", ""))) if row is not None else None
-        if row is None or table is None:
+        if row is None or table is None or len(columns.union(row)) > _MAX_COLUMNS:
             unread += 1
             continue
-        records.append(Record(table, number, {key: value for key, value in row.items() if _scalar(value)}))
+        columns.update(row)
+        values = {key: _plain(value) for key, value in row.items() if _COLUMN.fullmatch(key) and _scalar(value)}
+        records.append(Record(table, number, values))
     return records, unread
 
 
@@ -47,7 +53,8 @@ def _read_exit(data: bytes) -> tuple[list[Record], int]:
         wall = numbers["ended"] - numbers["started"]
         records.append(Record("counters", 1, {"name": "wall_time", "value": wall, "unit": "s"}))
         records.append(Record("events", 1, {"time": numbers["started"], "kind": "started"}))
-        how = f"killed by signal {row['signal']}" if row.get("signal") else f"exit status {row.get('status')}"
+        signal, status = row.get("signal"), numbers.get("status")
+        how = f"killed by signal {_plain(signal)}" if isinstance(signal, str) else f"exit status {status}"
         records.append(Record("events", 1, {"time": numbers["ended"], "kind": "finished", "message": how}))
     units = {"user_time": "s", "system_time": "s", "max_memory": "B"}
     records += [
@@ -62,14 +69,24 @@ def _read_exit(data: bytes) -> tuple[list[Record], int]:
 
 def _object(line: bytes) -> dict[str, Any] | None:
     try:
-        value = json.loads(line) if len(line) <= _MAX_LINE else None
+        value = json.loads(line, parse_int=_integer) if len(line) <= _MAX_LINE else None
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
 
+def _integer(digits: str) -> int | float:
+    """Read a whole number as one where a table can hold it (64 bits)."""
+    return int(digits) if len(digits) <= 18 else float(digits)
+
+
 def _scalar(value: object) -> bool:
     return value is None or isinstance(value, str | int | float)
+
+
+def _plain(value: object) -> object:
+    """Make text storable: JSON can name half of a surrogate pair, which no file can hold."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 FORMATS = (
@@ -84,7 +101,7 @@ FORMATS = (
         name="hpcbench-exit",
         title="exit record of a job script",
         example='{"status": 0, "signal": null, "reason": null, "started": 1763.2, "ended": 1790.1, "host": "node1"}',
-        sniff=r'\A\{"status": (?:null|\d+), "signal": .*"started": .*"ended": ',
+        sniff=r'\A\{"status": (?:null|\d+), "signal": ',
         reader=_read_exit,
     ),
 )

@@ -4,44 +4,40 @@ from __future__ import annotations
 
 import re
 
-from hpcbench.formats import DIVISORS, Format, Record
+from hpcbench.formats import Format, Record, in_si
 
-_UNITS = {"msec": "ms", "usec": "us", "nsec": "ns"}
-_ELAPSED = re.compile(rb"^ +\d+(?P<mark>[.,])\d+(?: \+- \S+)? seconds time elapsed", re.MULTILINE)
+_UNITS = {  # what perf writes → the unit, and its SI unit
+    b"msec": ("ms", "s"), b"usec": ("us", "s"), b"nsec": ("ns", "s"), b"Joules": ("J", "J"),
+    b"KiB": ("KiB", "B"), b"MiB": ("MiB", "B"), b"GiB": ("GiB", "B"),
+}  # fmt: skip
 _COUNTER = re.compile(
     rb"^ +(?P<value>[\d.,'\xa0\xc2\xe2\x80\xaf]*\d|<not supported>|<not counted>)"
     rb" +(?:(?P<unit>msec|usec|nsec|Joules|MiB|GiB|KiB) +)?(?P<name>[A-Za-z][^\s#]*)[ \t]*(?:[#(].*)?\r?$"
 )
-_TIME = re.compile(rb"^ +(?P<value>[\d.,]+)(?: \+- .*?)? seconds (?P<name>time elapsed|user|sys)\b.*$")
+_TIME = re.compile(rb"^ +(?P<value>\d+(?:[.,]\d+)?)(?: \+- \S+)? +seconds (?P<name>time elapsed|user|sys)\b")
 _TIMES = {b"time elapsed": "wall_time", b"user": "user_time", b"sys": "system_time"}
 _SEVERAL = re.compile(rb"^ +\d+(?:[.,]\d+)* +[A-Za-z]")
 
 
 def _read(data: bytes) -> tuple[list[Record], int]:
-    """Read counter blocks. Counts are plain numbers, times are in seconds, energies in joules.
-
-    Which of ``.`` and ``,`` is the decimal mark follows from the elapsed time, which always has nine decimals.
-    """
+    """Read counter blocks. Counts are plain numbers, times are in seconds, energies in joules."""
     records: list[Record] = []
     unread = 0
-    mark, inside = ".", False
-    marks = [match["mark"].decode() for match in _ELAPSED.finditer(data)]
+    inside = False
     for number, line in enumerate(data.split(b"\n"), 1):
         if b"Performance counter stats for" in line:
-            mark, inside = (marks.pop(0) if len(marks) > 1 else marks[0]) if marks else ".", True
+            inside = True
             continue
+        if line[:1] not in (b" ", b"\r", b""):  # all lines of a block are indented: this is another program's
+            inside = False
         if not inside:
             continue
         if match := _TIME.match(line):
-            value = _number(match["value"], mark)
+            value = float(match["value"].replace(b",", b"."))  # printed without separators of thousands
             records.append(Record("counters", number, {"name": _TIMES[match["name"]], "value": value, "unit": "s"}))
         elif match := _COUNTER.match(line):
-            unit = (match["unit"] or b"").decode()
-            unknown = match["value"].startswith(b"<")
-            value = float("nan") if unknown else _number(match["value"], mark)
-            if unit in _UNITS:
-                value, unit = value / DIVISORS[_UNITS[unit]], "s"
-            unit = {"Joules": "J"}.get(unit, unit)
+            printed, unit = _UNITS.get(match["unit"], ("", ""))
+            value = float("nan") if match["value"].startswith(b"<") else in_si(_digits(match["value"]), printed)
             name = match["name"].decode(errors="replace")
             records.append(Record("counters", number, {"name": name, "value": value, "unit": unit}))
         elif _SEVERAL.match(line):
@@ -49,13 +45,10 @@ def _read(data: bytes) -> tuple[list[Record], int]:
     return records, unread
 
 
-def _number(text: bytes, mark: str) -> float:
-    whole, _, fraction = (
-        text.decode(errors="replace").rpartition(mark)
-        if mark in text.decode(errors="replace")
-        else (text.decode(errors="replace"), "", "")
-    )
-    return float(re.sub(r"\D", "", whole) + ("." + fraction if fraction else ""))
+def _digits(text: bytes) -> bytes:
+    """Undo the locale: perf prints two decimals or none, and the last group of thousands has three digits."""
+    whole, fraction = (text[:-3], text[-2:]) if re.search(rb"[.,]\d\d$", text) else (text, b"0")
+    return re.sub(rb"\D", b"", whole) + b"." + fraction
 
 
 FORMATS = (

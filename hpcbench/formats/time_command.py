@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hpcbench.formats import Format, Line
 
-_CLOCK = r"(?:(?:\d+h)?\d+m)?\d+[.,]\d+s?"
+_CLOCK = r"(?:(?:\d+h)?\d+m\d+[.,]\d+s|\d+[.,]\d\d)"  # bash's, or POSIX's with its two decimals
 _GNU_CLOCK = r"(?:\d+:)?\d+:\d+(?:\.\d+)?"
 
 
@@ -13,7 +13,7 @@ def _seconds(name: str, pattern: str) -> Line:
 
 
 def _plain(name: str, label: str) -> Line:
-    return Line("counters", rf"\s*{label}: (?P<value>\d+)", constants={"name": name, "unit": ""})
+    return Line("counters", rf"[ \t]*{label}: (?P<value>\d+)", constants={"name": name, "unit": ""})
 
 
 FORMATS = (
@@ -32,14 +32,14 @@ FORMATS = (
         name="gnu-time",
         title="GNU time -v",
         example="\tMaximum resident set size (kbytes): 1780",
-        sniff=r"^\s*Maximum resident set size \(kbytes\): \d+",
+        sniff=r"^[ \t]*Maximum resident set size \(kbytes\): \d+",
         lines=(
-            _seconds("wall_time", rf"\s*Elapsed \(wall clock\) time \(h:mm:ss or m:ss\): (?P<value>{_GNU_CLOCK})"),
-            _seconds("user_time", r"\s*User time \(seconds\): (?P<value>\d+\.\d+)"),
-            _seconds("system_time", r"\s*System time \(seconds\): (?P<value>\d+\.\d+)"),
+            _seconds("wall_time", rf"[ \t]*Elapsed \(wall clock\) time \(h:mm:ss or m:ss\): (?P<value>{_GNU_CLOCK})"),
+            _seconds("user_time", r"[ \t]*User time \(seconds\): (?P<value>\d+\.\d+)"),
+            _seconds("system_time", r"[ \t]*System time \(seconds\): (?P<value>\d+\.\d+)"),
             Line(
                 "counters",
-                r"\s*Maximum resident set size \(kbytes\): (?P<value>\d+)",
+                r"[ \t]*Maximum resident set size \(kbytes\): (?P<value>\d+)",
                 units={"value": "KiB"},
                 constants={"name": "max_memory", "unit": "B"},
             ),

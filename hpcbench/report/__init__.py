@@ -19,6 +19,8 @@ from hpcbench.report import figures, markdown
 from hpcbench.report.view import Section
 
 SCHEMA = "hpcbench/report/1"
+_MAX_DEPTH = 50
+_FILES = {"report.md", "report.json", "figures", "tables"}  # whoever has added to them loses nothing
 
 
 def report(metrics: Metrics, folder: Path | str, baseline: Mapping[str, str] | None = None) -> Path:
@@ -28,26 +30,28 @@ def report(metrics: Metrics, folder: Path | str, baseline: Mapping[str, str] | N
     folder cannot be written; then nothing is left behind.
     """
     target = Path(folder)
+    place = target.resolve()  # `.` can be replaced too, and what a link points to
     sections = [section(metrics, comparison) for comparison in compare(metrics, baseline)]
     if not sections:
-        raise HpcbenchError("there is nothing to report: no log was found")
-    if target.exists() and any(target.iterdir()) and not (target / "report.json").exists():
-        raise RunError(f"{target} holds other files than a report: name another folder with -o")
+        raise HpcbenchError("there is nothing to report: no log of a known format was found")
     aside: Path | None = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        if place.exists() and not {file.name for file in place.iterdir()} <= _FILES:
+            raise RunError(f"{target} holds other files than a report: name another folder with -o")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
         aside.chmod(0o755)
         for index, each in enumerate(sections):
             each.figures.extend(figures.draw(metrics, each, aside / "figures", index if len(sections) > 1 else None))
         _tables(metrics, sections, aside / "tables")
-        (aside / "report.json").write_text(json.dumps(_json(metrics, sections), indent=1, allow_nan=False) + "\n")
+        data = json.dumps(plain(_json(metrics, sections)), indent=1, allow_nan=False)
+        (aside / "report.json").write_text(data + "\n")
         (aside / "report.md").write_text(markdown.write(metrics, sections), encoding="utf-8")
-        if target.exists():
-            shutil.rmtree(target)
-        aside.rename(target)
+        if place.exists():
+            shutil.rmtree(place)
+        aside.rename(place)
     except OSError as error:
-        raise RunError(f"cannot write the report in {target}/: {error.strerror}") from None
+        raise RunError(f"cannot write the report in {target}/: {error.strerror or error}") from None
     finally:
         if aside is not None and aside.exists():
             shutil.rmtree(aside, ignore_errors=True)
@@ -57,7 +61,8 @@ def report(metrics: Metrics, folder: Path | str, baseline: Mapping[str, str] | N
 def section(metrics: Metrics, comparison: Comparison) -> Section:
     """Gather what the report says about one benchmark."""
     # logs that hpcbench did not launch do not say what must not change the result: every axis is looked at
-    across = comparison.axes if metrics.invariant is None else (*metrics.invariant, "run", "site")
+    invariant = metrics.invariant.get(comparison.benchmark)
+    across = comparison.axes if invariant is None else (*invariant, "run", "site")
     return Section(
         comparison,
         sameness(metrics, comparison, [axis for axis in comparison.axes if axis in across]),
@@ -91,7 +96,7 @@ def _tables(metrics: Metrics, sections: list[Section], folder: Path) -> None:
                 }
             rows.append(line)
     folder.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_csv(folder / "comparison.csv", index=False)
+    pd.DataFrame(rows, dtype=object).to_csv(folder / "comparison.csv", index=False)
 
 
 def _json(metrics: Metrics, sections: list[Section]) -> dict[str, Any]:
@@ -174,8 +179,14 @@ def section_json(each: Section) -> dict[str, Any]:
     }
 
 
-def plain(value: Any) -> Any:
-    """Make a value fit for JSON: NaN and infinities become None."""
+def plain(value: Any, depth: int = 0) -> Any:
+    """Make a value fit for JSON: NaN and infinities become None, and so does what is nested beyond all sense."""
+    if depth > _MAX_DEPTH:
+        return None
+    if isinstance(value, dict):
+        return {key: plain(each, depth + 1) for key, each in value.items()}
+    if isinstance(value, list):
+        return [plain(each, depth + 1) for each in value]
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from hpcbench.analyse.summary import SCALING, Row
 from hpcbench.metrics import COLUMNS, scale, significant
@@ -24,6 +27,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = "osD^vP*X"
 DPI = 300
 _MAX_CURVES = 24
+_MAX_TICKS = 12  # values written on an axis, and along it beside their points
+_MAX_LABELS = 36
+_LINE = 88  # letters of the legend's size that fit into a figure's width
 
 _STYLE: Any = {
     "axes.axisbelow": True,
@@ -36,6 +42,7 @@ _STYLE: Any = {
     "grid.alpha": 0.3,
     "legend.frameon": False,
     "svg.hashsalt": "hpcbench",  # the same figure gives the same bytes
+    "text.parse_math": False,  # a parameter's value may hold dollar signs
 }
 
 
@@ -56,7 +63,8 @@ def draw(metrics: Metrics, section: Section, folder: Path, number: int | None) -
         plt.close(figure)
         drawn.append((f"{prefix}{stem}", caption))
 
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a value in another script is drawn as boxes
         comparison = section.comparison
         axis = _main_axis(section)
         for place, name in enumerate(comparison.metrics if axis is not None else ()):
@@ -90,7 +98,7 @@ def _series(rows: Sequence[Row], axis: str) -> dict[str, list[Row]]:
 
 def _worth_drawing(rows: Sequence[Row], name: str, place: int) -> bool:
     """Tell whether a picture says more than the table: the first two metrics, and others that vary by more than 2 %."""
-    means = [row.metrics[name].mean for row in rows if row.metrics[name].values]
+    means = [row.metrics[name].mean for row in rows if math.isfinite(row.metrics[name].mean)]
     return len(means) > 1 and (place < 2 or min(means) <= 0 or max(means) / min(means) > 1.02)
 
 
@@ -99,7 +107,7 @@ def _metric_over_axis(section: Section, name: str, axis: str) -> tuple[Figure, s
     import matplotlib.pyplot as plt
 
     comparison, column = section.comparison, COLUMNS[name]
-    rows = [row for row in comparison.rows if row.metrics[name].values]
+    rows = [row for row in comparison.rows if math.isfinite(row.metrics[name].mean)]
     factor, unit = scale([row.metrics[name].mean for row in rows], column.unit)
     repeated = any(not math.isnan(row.metrics[name].over_repeats) for row in rows)
     errors = {id(row): row.metrics[name].over_repeats if repeated else row.metrics[name].over_steps for row in rows}
@@ -108,7 +116,7 @@ def _metric_over_axis(section: Section, name: str, axis: str) -> tuple[Figure, s
     lines = _numeric(rows, axis)
     words = list(dict.fromkeys(axis_value(row.point[axis]) for row in rows))
     labels: list[_Label] = []
-    for index, (label, members) in enumerate(series.items()):
+    for index, (label, members) in enumerate(list(series.items())[:_MAX_CURVES]):
         colour = COLOURS[index % len(COLOURS)]
         means = [row.metrics[name].mean / factor for row in members]
         bars = [0.0 if math.isnan(errors[id(row)]) else errors[id(row)] / factor for row in members]
@@ -129,20 +137,21 @@ def _metric_over_axis(section: Section, name: str, axis: str) -> tuple[Figure, s
     if lines:
         _number_axis(axes, [float(row.point[axis]) for row in rows])
     else:
-        axes.set_xticks(range(len(words)), words)
+        _word_axis(axes, words)
     _from_zero(axes)
     axes.set_xlabel(with_unit(axis, comparison.units.get(axis, "")))
     axes.set_ylabel(with_unit(column.label, unit))
     if len(series) > 1:
-        _legend(figure, len(series))
+        _legend(figure)
     kind = "repeats" if repeated else "steady steps"
     bars_text = (
         f"error bars: one standard deviation over {kind}"
         if not all(map(math.isnan, errors.values()))
         else "one value each"
     )
-    better = f"{column.better} is better; " if column.better else ""
-    return figure, f"{column.label.capitalize()} over {axis} ({better}{bars_text})"
+    notes = [f"{column.better} is better"] if column.better else []
+    notes += [bars_text, *_left_out(len(series))]
+    return figure, f"{column.label.capitalize()} over {axis} ({'; '.join(notes)})"
 
 
 def _scaling(section: Section, axis: str) -> tuple[Figure, str, str]:
@@ -152,12 +161,11 @@ def _scaling(section: Section, axis: str) -> tuple[Figure, str, str]:
     figure, axes = plt.subplots()
     every = [float(row.point[axis]) for row in comparison.rows]
     first = float(comparison.baseline.get(axis, min(every)))
-    axes.plot(
-        [min(every), max(every)], [min(every) / first, max(every) / first], "--", color="0.5", label="proportional"
-    )
+    ideal = np.linspace(min(every), max(every), 200)  # a curve where the axis is logarithmic
+    axes.plot(ideal, ideal / first, "--", color="0.5", label="proportional")
     series = _series([row for row in comparison.rows if row.ratio], axis)
     labels: list[_Label] = []
-    for index, (label, rows) in enumerate(series.items()):
+    for index, (label, rows) in enumerate(list(series.items())[:_MAX_CURVES]):
         colour = COLOURS[index % len(COLOURS)]
         pairs = [(float(row.point[axis]), row.ratio) for row in rows if row.ratio is not None]
         down = [0.0 if math.isnan(r.low) else max(0.0, r.speedup - r.low) for _, r in pairs]
@@ -173,18 +181,20 @@ def _scaling(section: Section, axis: str) -> tuple[Figure, str, str]:
     _from_zero(axes)
     axes.set_xlabel(with_unit(axis, comparison.units.get(axis, "")))
     axes.set_ylabel(f"speed-up against {axis} {axis_value(comparison.baseline.get(axis))}")
-    _legend(figure, len(series) + 1)
+    _legend(figure)
     interval = any(row.ratio and not math.isnan(row.ratio.low) for row in comparison.rows)
-    return (
-        figure,
-        f"speedup-over-{axis}",
-        "Speed-up over " + axis + (" (error bars: 95 % interval)" if interval else ""),
-    )
+    notes = [*(["error bars: 95 % interval"] if interval else []), *_left_out(len(series))]
+    return figure, f"speedup-over-{axis}", f"Speed-up over {axis}" + (f" ({'; '.join(notes)})" if notes else "")
+
+
+def _left_out(series: int) -> list[str]:
+    return [f"the first {_MAX_CURVES} of {series} lines"] if series > _MAX_CURVES else []
 
 
 def _over_steps(metrics: Metrics, section: Section) -> tuple[Figure, str, str] | None:
     """Step time of every case over its steps, in the colour of its point; warm-up steps are hollow."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     steps = metrics.steps
     if steps.empty or steps["step_time"].isna().all():
@@ -217,12 +227,16 @@ def _over_steps(metrics: Metrics, section: Section) -> tuple[Figure, str, str] |
     logarithmic = bool(times) and max(times) > 20 * min(times)
     if logarithmic:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(_plainly)
+        axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         _from_zero(axes)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.set_xlabel("step")
     axes.set_ylabel(with_unit("step time", unit))
     if any(row.point for row in rows):
-        _legend(figure, len(labelled))
+        _legend(figure)
     notes = ["hollow: warm-up, in no mean"]
     notes += ["logarithmic"] if logarithmic else []
     notes += [f"the first {_MAX_CURVES} of {len(curves)} cases"] if len(curves) > _MAX_CURVES else []
@@ -232,11 +246,28 @@ def _over_steps(metrics: Metrics, section: Section) -> tuple[Figure, str, str] |
 def _from_zero(axes: Axes) -> None:
     """Start at zero, so that heights compare as the values do, with room for labels above."""
     axes.set_ylim(0, axes.get_ylim()[1] * 1.08)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    axes.yaxis.set_major_formatter(_plainly)
 
 
-def _legend(figure: Figure, entries: int) -> None:
-    figure.legend(loc="outside lower center", ncols=min(entries, 3), fontsize=9)
+def _plainly(value: float, _: object) -> str:
+    return f"{value:,.10g}"
+
+
+def _legend(figure: Figure) -> None:
+    """Put the legend below, in as many columns as its longest entry leaves room for; the figure grows with it."""
+    entries = [str(label) for axes in figure.axes for label in axes.get_legend_handles_labels()[1]]
+    columns = min(3, len(entries), max(1, _LINE // (max(map(len, entries)) + 8)))
+    figure.set_figheight(figure.get_figheight() + 0.2 * (math.ceil(len(entries) / columns) - 1))
+    figure.legend(loc="outside lower center", ncols=columns, fontsize=9)
+
+
+def _word_axis(axes: Axes, words: Sequence[str]) -> None:
+    """Put a word at every bar, slanted where they would run into each other."""
+    axes.set_xticks(range(len(words)), words)
+    if sum(len(word) + 2 for word in words) > _LINE:
+        axes.tick_params("x", labelrotation=30, labelsize=8)
+        for label in axes.get_xticklabels():
+            label.set(horizontalalignment="right", rotation_mode="anchor")
 
 
 def _number_axis(axes: Axes, values: Sequence[float]) -> None:
@@ -245,7 +276,8 @@ def _number_axis(axes: Axes, values: Sequence[float]) -> None:
     ratios = [b / a for a, b in pairwise(distinct) if a > 0]
     if len(distinct) > 2 and min(distinct) > 0 and max(ratios) / min(ratios) < 1.5 and min(ratios) >= 1.5:
         axes.set_xscale("log", base=2)
-    axes.set_xticks(distinct, [f"{value:g}" for value in distinct])
+    if len(distinct) <= _MAX_TICKS:
+        axes.set_xticks(distinct, [f"{value:g}" for value in distinct])
     axes.minorticks_off()
     axes.margins(x=0.1)
 
@@ -263,12 +295,18 @@ class _Label:
 
 
 def _write_labels(axes: Axes, labels: Sequence[_Label]) -> None:
-    """Write values at their points: where curves share an x the highest above, the lowest below, others beside."""
+    """Write values at their points: where curves share an x the highest above, the lowest below, others beside.
+
+    More than anyone can read are left to the table.
+    """
+    if len(labels) > _MAX_LABELS or len({label.x for label in labels}) > 2 * _MAX_TICKS:
+        return
+    top = max((label.y for label in labels), default=0.0)
     for label in labels:
         here = sorted(other.y for other in labels if other.x == label.x)
         if label.y == here[-1]:
             y, offset, across, up = label.y + label.up, (0, 4), "center", "bottom"
-        elif label.y == here[0]:
+        elif label.y == here[0] and label.y > top / 12:  # lower, it would run into the axis
             y, offset, across, up = label.y - label.down, (0, -4), "center", "top"
         else:
             y, offset, across, up = label.y, (6, 0), "left", "center"

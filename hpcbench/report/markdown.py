@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
@@ -11,15 +12,17 @@ from typing import Any
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from hpcbench.analyse.sameness import TOLERANCE, Sameness
 from hpcbench.metrics import COLUMNS, Metrics, quantity, rows
 from hpcbench.report import view
 from hpcbench.report.view import Section
 
 _MAX_SOURCES = 100  # files listed in the text; all are in tables/sources.csv
+_MAX_UNKNOWN = 10
 _NUMERIC = re.compile(
     r"(?:|–|baseline|\d+ of \d+|[-+]?\d[\d,.]*(?:e[-+]\d+)?[%×]?(?: (?:±|to) [\d.,–]+)?(?: [A-Za-zµ%]+)?)"
 )
-FAILURE_KINDS = ("out_of_memory", "traceback", "assertion", "nan_loss")
+FAILURE_KINDS = ("out_of_memory", "time_limit", "traceback", "assertion", "nan_loss")
 
 
 class _Markdown(str):
@@ -43,11 +46,13 @@ def write(metrics: Metrics, sections: Sequence[Section]) -> str:
         title=" and ".join(section.comparison.title for section in sections),
         runs=[_run(run) for run in metrics.runs.values()],
         sections=[_section(section) for section in sections],
+        level=_Markdown("##" if len(sections) < 2 else "###"),
         failures=_failures(metrics),
+        unknown=_unknown(metrics),
         sources=_sources(metrics),
         counts={
             "files": len(metrics.sources),
-            "recognised": int((metrics.sources["format"] != "").sum()),
+            "recognised": int((~metrics.sources["format"].isin(["", "unreadable"])).sum()),
             "records": int(metrics.sources["records"].sum()),
             "unread": int(metrics.sources["unread"].sum()),
         },
@@ -93,37 +98,45 @@ def _run(run: Mapping[str, Any]) -> dict[str, Any]:
     import shlex
     import time
 
-    machine, software = run.get("machine") or {}, run.get("software") or {}
-    git = software.get("git") or {}
-    command = [Path(str(word)).name if index == 0 else str(word) for index, word in enumerate(run.get("command") or [])]
+    machine, software = _table_of(run.get("machine")), _table_of(run.get("software"))
+    git, libraries, environment = (_table_of(software.get(name)) for name in ("git", "libraries", "environment"))
+    command = [Path(word).name if index == 0 else word for index, word in enumerate(_words(run.get("command")))]
+    memory, created = machine.get("memory"), run.get("created")
     cores = f"{machine.get('cores') or '?'} cores, {machine.get('usable_processors') or '?'} processors usable"
     facts = {
         "host": machine.get("host"),
         "system": machine.get("system"),
         "processor": f"{machine.get('cpu') or 'unknown'} ({cores})",
-        "memory": quantity(float(machine["memory"]), "B") if machine.get("memory") else None,
+        "memory": quantity(memory, "B") if isinstance(memory, int | float) else None,
         "frequency governor": machine.get("governor") or "not visible",
         "load at the start": machine.get("load"),
-        "GPUs": "; ".join(machine.get("gpus") or []) or "none",
+        "GPUs": "; ".join(_words(machine.get("gpus"))) or "none",
         "Python": software.get("python"),
-        "libraries": ", ".join(f"{name} {version}" for name, version in (software.get("libraries") or {}).items()),
-        "environment": ", ".join(f"{k}={v}" for k, v in (software.get("environment") or {}).items()) or "nothing set",
+        "libraries": ", ".join(f"{name} {version}" for name, version in libraries.items()) or None,
+        "environment": ", ".join(f"{name}={value}" for name, value in environment.items()) or "nothing set",
         "hpcbench": f"{software.get('hpcbench')}"
-        + (f", commit {git['commit'][:12]}{' with local changes' if git.get('changed') else ''}" if git else ""),
+        + (f", commit {git.get('commit')!s:.12}{' with local changes' if git.get('changed') else ''}" if git else ""),
     }
-    created = run.get("created")
-    when = (
-        time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(created)) if isinstance(created, int | float) else "unknown"
-    )
+    dated = isinstance(created, int | float) and 0 <= created < 1e11  # to the year 5138
+    when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(created)) if dated else "at an unknown time"
     return {
         "name": run.get("run", ""),
         "description": run.get("description") or "",
         "when": when,
-        "command": code(shlex.join(command)),
+        "command": code(shlex.join(command)) if command else None,
         "sweep": code(str(run.get("sweep") or "one case")),
-        "cases": len(run.get("cases") or []),
+        "cases": len(_words(run.get("cases"))),
         "facts": table(["what", "this run"], [(key, str(value)) for key, value in facts.items() if value is not None]),
     }
+
+
+def _table_of(value: Any) -> Mapping[str, Any]:
+    """Take what should be a table from ``run.json``, which anyone may have written."""
+    return value if isinstance(value, dict) else {}
+
+
+def _words(value: Any) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, list) else []
 
 
 def _section(section: Section) -> dict[str, Any]:
@@ -134,7 +147,8 @@ def _section(section: Section) -> dict[str, Any]:
         "comparison": table(*view.comparison_table(comparison)) if comparison.metrics else None,
         "metric": COLUMNS[comparison.metrics[0]].label if comparison.metrics else "",
         "baseline": view.point_name(comparison.baseline) if comparison.baseline else "",
-        "warmup": ", ".join(str(step) for step in comparison.warmup),
+        "ratios": any(row.ratio for row in comparison.rows),
+        "warmup": _ranges(comparison.warmup),
         "repeated": repeats > 1,
         "fixed": table(
             ["parameter", "value"],
@@ -151,16 +165,31 @@ def _section(section: Section) -> dict[str, Any]:
     }
 
 
-def _sameness(same: Any) -> dict[str, Any]:
+def _ranges(numbers: Sequence[int]) -> str:
+    """Write whole numbers in order: ``0 to 2, 7``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
+
+
+def _sameness(same: Sameness) -> dict[str, Any]:
     count = same.cases
     who = f"All {count} cases" if count > 1 else "The one case"
     where = f" with {view.point_name(same.point)}" if same.point else ""
     if count < 2:
-        verdict = "there is nothing to compare it with"
+        verdict = "has nothing to be compared with"
+    elif math.isnan(same.difference):
+        verdict = "cannot be compared: at no step do two of them have a validation loss"
     elif same.difference == 0:
         verdict = "have identical validation losses, to the last digit logged"
-    elif same.same or same.difference <= 1e-5:
+    elif same.difference <= TOLERANCE:
         verdict = f"have the same validation losses to rounding (largest relative difference {same.difference:.1e})"
+    elif math.isinf(same.difference):
+        verdict = "do NOT have the same validation losses (at some step one of them is not a number)"
     else:
         verdict = f"do NOT have the same validation losses (largest relative difference {same.difference:.1e})"
     samples = {0: "", 1: "; the generated samples are identical" if count > 1 else ""}.get(
@@ -168,10 +197,11 @@ def _sameness(same: Any) -> dict[str, Any]:
     )
     columns = [view.point_name({axis: row.point[axis] for axis in same.across}) for row in same.rows]
     identical = same.difference == 0 and count > 1
-    rows = [
-        [str(step), *(f"{value:.6f}" for value in (values[:1] if identical else values))]
-        for step, values in same.losses.items()
-    ]
+    rows = []
+    for step, values in same.losses.items():
+        known = [value for value in values if not math.isnan(value)]
+        shown = (known or values)[:1] if identical else values
+        rows.append([str(step), *("–" if math.isnan(value) else f"{value:.6f}" for value in shown)])
     return {
         "verdict": f"{who}{where} {verdict}{samples}.",
         "table": table(["step", *(["validation loss, every case"] if identical else columns)], rows),
@@ -185,7 +215,7 @@ def _counters(section: Section) -> _Markdown | None:
     headings = ["counter", *(view.point_name(row.point) for row, _ in section.counters)]
     rows = [
         [
-            name.replace("_", " "),
+            COLUMNS[name].label if name in COLUMNS else name,
             *(view.counter(counters[name]) if name in counters else "–" for _, counters in section.counters),
         ]
         for name in names
@@ -206,6 +236,13 @@ def _failures(metrics: Metrics) -> _Markdown | None:
         if case.state not in ("completed", "unknown") or (key in said):
             listed.append([case.case, case.state.replace("_", " "), case.reason, said.get(key, "")])
     return table(["case", "state", "reason", "the log says"], listed) if listed else None
+
+
+def _unknown(metrics: Metrics) -> str:
+    """Name the files in which nothing was recognised."""
+    files = [Path(path).name for path in metrics.sources[metrics.sources["format"] == ""]["path"]]
+    more = f" and {len(files) - _MAX_UNKNOWN} more" if len(files) > _MAX_UNKNOWN else ""
+    return ", ".join(files[:_MAX_UNKNOWN]) + more
 
 
 def _sources(metrics: Metrics) -> _Markdown:

@@ -10,8 +10,7 @@ from typing import Any
 from hpcbench.analyse.counters import Counter
 from hpcbench.analyse.sameness import Sameness
 from hpcbench.analyse.summary import Comparison, Ratio, Row, Spread
-from hpcbench.metrics import COLUMNS, scale, significant
-
+from hpcbench.metrics import COLUMNS, scale, shown, significant
 
 _OPTIONAL = ("± steps", "± repeats", "95 % interval")  # columns that are left out when no row has one
 
@@ -32,7 +31,7 @@ def axis_value(value: object) -> str:
         return "–"
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value) if value != "" else '""'
+    return shown(str(value)) or '""'
 
 
 def point_name(point: Mapping[str, Any]) -> str:
@@ -57,7 +56,7 @@ def comparison_table(comparison: Comparison) -> tuple[list[str], list[list[str]]
         factor, unit = scale([spread.mean for spread in spreads], COLUMNS[name].unit)
         title = with_unit(COLUMNS[name].label, unit)
         if index == 0:  # the metric that ratios are of, with both its spreads
-            add(title, (significant(spread.mean / factor) for spread in spreads))
+            add(title, _aligned([spread.mean / factor for spread in spreads]))
             add("± steps", (significant(spread.over_steps / factor, 2) for spread in spreads))
             add("± repeats", (significant(spread.over_repeats / factor, 2) for spread in spreads))
             columns += _ratio_columns(comparison)
@@ -71,8 +70,17 @@ def comparison_table(comparison: Comparison) -> tuple[list[str], list[list[str]]
     ]
 
 
+def _aligned(values: Sequence[float]) -> list[str]:
+    """Write a column's numbers with the decimals that give its smallest four digits, unless they are far apart."""
+    known = [abs(value) for value in values if math.isfinite(value) and value]
+    if not known or max(known) > 100 * min(known) or min(known) >= 1000:
+        return [significant(value) for value in values]
+    decimals = len(significant(min(known)).partition(".")[2])
+    return [f"{value:,.{decimals}f}" if math.isfinite(value) else significant(value) for value in values]
+
+
 def _ratio_columns(comparison: Comparison) -> list[tuple[str, list[str]]]:
-    if not comparison.baseline:
+    if not any(row.ratio for row in comparison.rows):
         return []
     ratios = [(row.ratio, row.is_baseline) for row in comparison.rows]
     columns = [
@@ -113,6 +121,8 @@ def counter(value: Counter) -> str:
         number = value.values[0]
         return f"{_all_digits(number)} {value.unit}".strip()
     spread = Spread(value.values, 0, math.nan)
+    if math.isnan(spread.mean):
+        return "–"
     if all(number.is_integer() for number in value.values) and spread.mean >= 1000:
         return f"{spread.mean:,.0f} ± {spread.over_repeats:,.0f} {value.unit}".strip()
     return f"{significant(spread.mean)} ± {significant(spread.over_repeats, 2)} {value.unit}".strip()
@@ -121,7 +131,7 @@ def counter(value: Counter) -> str:
 def _all_digits(number: float) -> str:
     if number.is_integer():
         return f"{number:,.0f}"
-    whole, _, fraction = repr(number).partition(".")
-    if "e" in fraction or len(fraction) > 9:  # a quotient, not a figure that something printed
+    whole, point, fraction = repr(number).partition(".")
+    if not point or "e" in fraction or len(fraction) > 9:  # a quotient, not a figure that something printed
         return significant(number)
     return f"{int(whole):,}.{fraction}"

@@ -1,0 +1,153 @@
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from hpcbench import formats
+from hpcbench.errors import UsageError
+from hpcbench.formats import failures
+
+NAMES = sorted(formats.all_formats())
+# An example is one line; these formats are recognised by what stands around such a line.
+AROUND = {
+    "perf-stat": " Performance counter stats for './train_gpt2':\n\n{}\n",
+    "time": "{}\nuser\t0m2.396s\nsys\t0m0.011s\n",
+}
+
+
+def test_the_formats_of_this_version_are_there():
+    assert NAMES == [
+        "gnu-time", "hpcbench-exit", "hpcbench-records", "llmc-cpu", "llmc-cuda", "llmc-main-log", "perf-stat", "time",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_example_of_a_format_is_recognised_by_it_alone_and_read_whole(name):
+    data = AROUND.get(name, "{}\n").format(formats.get(name).example).encode()
+    recognised = [each.name for each in formats.all_formats().values() if each.sniffer.search(data)]
+    records, unread = formats.get(name).read(data)
+    assert recognised == [name]
+    assert len(records) >= 1
+    assert unread == 0
+
+
+def test_every_name_is_one_formats_own():
+    modules = [
+        importlib.import_module(f"hpcbench.formats.{each.name}") for each in pkgutil.iter_modules(formats.__path__)
+    ]
+    names = [each.name for module in modules for each in getattr(module, "FORMATS", ())]
+    assert sorted(names) == NAMES
+
+
+def test_an_unknown_format_is_named_with_the_nearest():
+    with pytest.raises(UsageError, match="unknown format 'llmc-gpu'; did you mean 'llmc-cpu'"):
+        formats.get("llmc-gpu")
+
+
+def test_a_module_in_the_folder_is_a_format_and_nothing_else_changes(tmp_path):
+    """A copy of the package with one more file: recognised, read, compared."""
+    package = Path(formats.__file__).parents[1]
+    copy = tmp_path / "hpcbench"
+    for file in package.rglob("*.py"):
+        target = copy / file.relative_to(package)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.read_bytes())
+    (copy / "formats" / "train.py").write_text(
+        textwrap.dedent(r'''
+            """A program that someone wrote yesterday."""
+
+            from hpcbench.formats import NUMBER, Format, Line
+
+            FORMATS = (
+                Format(
+                    name="train",
+                    title="train",
+                    example="it 3 loss 2.5 in 40.0 ms",
+                    sniff=r"^it \d+ loss ",
+                    claims=r"^it \d+ ",
+                    warmup=1,
+                    lines=(
+                        Line(
+                            "steps",
+                            rf"it (?P<step>\d+) loss (?P<loss>{NUMBER}) in (?P<step_time>{NUMBER}) ms",
+                            units={"step_time": "ms"},
+                        ),
+                    ),
+                ),
+            )
+            ''')
+    )
+    (tmp_path / "a.log").write_text("it 0 loss 3.0 in 90.0 ms\nit 1 loss 2.5 in 40.0 ms\nit 2 lo\n")
+    script = """
+import hpcbench
+from hpcbench.analyse.summary import compare
+metrics = hpcbench.parse("a.log")
+print(*metrics.sources["format"], *metrics.sources["unread"], compare(metrics)[0].rows[0].metrics["step_time"].mean)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("train 1 0.04\n", "")
+
+
+MEGABYTE = 1_000_000
+HOSTILE = {
+    "digits": b"1" * MEGABYTE,
+    "spaces": b" " * MEGABYTE,
+    "line breaks": b"\n" * MEGABYTE,
+    "blank lines": b" \n" * (MEGABYTE // 2),
+    "carriage returns": b"1\r" * (MEGABYTE // 2),
+    "dotted words": b"a." * (MEGABYTE // 2),
+    "a number without end": b"val loss " + b"1" * MEGABYTE + b"x",
+    "a clock without end": b"real\t" + b"1" * MEGABYTE + b"x",
+    "an exit record of one key": b'{"status": 0, "signal": ' + b'"started": ' * (MEGABYTE // 11),
+    "failing without end": b"[CUDA ERROR] Assertion `" * (MEGABYTE // 24),
+    "a counter without end": b" Performance counter stats for x\n 1" + b"," * MEGABYTE + b"1" * MEGABYTE + b" \1",
+    **{f"{name} again and again": formats.get(name).example.encode() * 5000 for name in NAMES},
+    **{
+        f"{name} with a number without end at {number.start()}": example[: number.start()] + b"1" * 200_000 + b"x"
+        for name, example in (
+            (name, AROUND.get(name, "{}").format(formats.get(name).example).encode()) for name in NAMES
+        )
+        for number in re.finditer(rb"\d+", example)
+    },
+}
+
+
+@pytest.mark.parametrize("name", [*NAMES, "failures"])
+def test_no_line_takes_time_that_is_quadratic_in_its_length(name):
+    """Each of these takes milliseconds; a pattern that backtracks takes minutes, and the child is then ended."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_formats import HOSTILE
+from hpcbench import formats
+from hpcbench.formats import failures
+for what, text in HOSTILE.items():
+    for data in (text, text + b"\\n"):
+        if {name!r} == "failures":
+            list(failures.find(data))
+        else:
+            formats.get({name!r}).sniffer.search(data)
+            formats.get({name!r}).read(data)
+    print(what, flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == list(HOSTILE)
+
+
+def test_patterns_are_of_lines_not_of_blank_space_around_them():
+    """`\\s` also matches line breaks: a line's number would be wrong, and many blank lines would take forever."""
+    patterns = [line.pattern for each in formats.all_formats().values() for line in each.lines]
+    sniffs = [each.sniff for each in formats.all_formats().values()]
+    for pattern in patterns + sniffs:
+        assert not re.match(r"\^?\(?\\s", pattern)
+
+
+def test_failures_have_distinct_kinds():
+    kinds = [kind for kind, _ in failures.PATTERNS]
+    assert len(set(kinds)) == len(kinds)

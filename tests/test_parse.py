@@ -1,0 +1,415 @@
+import json
+import math
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+import written
+
+import hpcbench
+from hpcbench.analyse.summary import compare
+from hpcbench.errors import UsageError
+from hpcbench.parse import last_step, parse
+
+
+def write(folder, **files):
+    """Write files: `a__b_log="..."` is a/b.log."""
+    for name, content in files.items():
+        file = folder / (name.replace("__", "/").removesuffix("_log").removesuffix("_txt") + f".{name[-3:]}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    return folder
+
+
+def cases(metrics):
+    return [(row.case, *(getattr(row, name) for name in metrics.parameters)) for row in metrics.cases.itertuples()]
+
+
+TIMES = written.llmc([30, 10, 20])
+
+
+# Which case a log is, where hpcbench did not launch it: its path says.
+
+
+def test_files_are_cases_named_by_the_number_in_their_names(tmp_path):
+    metrics = parse(write(tmp_path, threads1_log=TIMES, threads2_log=TIMES, threads16_log=TIMES))
+    assert cases(metrics) == [("threads1", 1), ("threads16", 16), ("threads2", 2)]
+    assert set(metrics.cases["parameters_from"]) == {"path"}
+    assert set(metrics.cases["state"]) == {"unknown"}
+
+
+def test_folders_are_cases_when_each_holds_one_log_of_a_kind(tmp_path):
+    perf = " Performance counter stats for 'x':\n\n  10 cycles\n"
+    metrics = parse(write(tmp_path, bs1__train_log=TIMES, bs1__perf_txt=perf, bs2__train_log=TIMES))
+    assert cases(metrics) == [("bs1", 1), ("bs2", 2)]
+    assert list(metrics.sources["case"]) == ["bs1", "bs1", "bs2"]
+
+
+@pytest.mark.parametrize("name", ["threads{}.perf.txt", "threads{}_perf.txt", "threads{}-perf.log", "threads{}.txt"])
+def test_a_perf_file_beside_a_log_belongs_to_its_case(tmp_path, name):
+    for threads in (1, 2):
+        (tmp_path / f"threads{threads}.log").write_text(TIMES)
+        (tmp_path / name.format(threads)).write_text(" Performance counter stats for 'x':\n\n  10 cycles\n")
+    metrics = parse(tmp_path)
+    assert cases(metrics) == [("threads1", 1), ("threads2", 2)]
+    assert len(metrics.sources) == 4
+
+
+@pytest.mark.parametrize(("names", "expected"), [
+    (("bs0.5.log", "bs0.25.log"), [("bs0.25", 0.25), ("bs0.5", 0.5)]),
+    (("lr0.1", "lr0.2"), [("lr0.1", 0.1), ("lr0.2", 0.2)]),
+    (("slow.log", "fast.log"), [("fast", "fast"), ("slow", "slow")]),
+    (("a1.log", "b1.log"), [("a1", "a1"), ("b1", "b1")]),
+    (("run1.log", "run2.log"), [("run1", "run1"), ("run2", "run2")]),  # `run` is a column of its own
+    (("only.log",), [("only",)]),
+    (("seed_nan.log", "seed_1e999.log"), [("seed_1e999", "seed_1e999"), ("seed_nan", "seed_nan")]),
+    (("n7_1_0.log", "n7_1_1.log"), [("n7_1_0", "n7_1_0"), ("n7_1_1", "n7_1_1")]),
+])  # fmt: skip
+def test_the_part_of_the_name_that_varies_is_the_parameter(tmp_path, names, expected):
+    for name in names:
+        (tmp_path / name).write_text(TIMES)
+    assert cases(parse(tmp_path)) == expected
+
+
+def test_a_label_names_the_parameters(tmp_path):
+    write(tmp_path, bs4__t1_log=TIMES, bs4__t2_log=TIMES, bs8__t1_log=TIMES)
+    metrics = parse(tmp_path, label=r"bs(?P<batch>\d+)/t(?P<threads>\d+)")
+    assert cases(metrics) == [("batch4-threads1", 4, 1), ("batch4-threads2", 4, 2), ("batch8-threads1", 8, 1)]
+    assert set(metrics.cases["parameters_from"]) == {"label"}
+
+
+def test_logs_of_the_same_parameters_are_repeats_and_none_is_dropped(tmp_path):
+    write(tmp_path, r1__threads1_log=written.llmc([9, 10, 10]), r2__threads1_log=written.llmc([9, 20, 20]))
+    metrics = parse(tmp_path, label=r"threads(?P<threads>\d+)")
+    assert list(metrics.cases["case"]) == ["threads1", "threads1-r2"]
+    assert list(metrics.cases["repeat"]) == [1, 2]
+    [row] = compare(metrics)[0].rows
+    assert row.metrics["step_time"].values == (0.010, 0.020)
+
+
+def test_a_file_in_which_nothing_is_recognised_is_listed_and_is_no_case(tmp_path):
+    write(tmp_path, threads1_log=TIMES, threads2_log=TIMES, README_txt="How to run: see below.\n")
+    metrics = parse(tmp_path)
+    assert cases(metrics) == [("threads1", 1), ("threads2", 2)]
+    assert [Path(path).name for path in metrics.sources[metrics.sources["format"] == ""]["path"]] == ["README.txt"]
+
+
+# What a run folder says.
+
+
+def test_the_cases_of_a_run_have_its_parameters_states_and_times(tmp_path):
+    folder = tmp_path / "r"
+    written.case(folder / "a", written.records(*written.steps([3, 1, 2])), parameters={"threads": 1, "fast": True})
+    written.case(folder / "b", "", written.FAILED, parameters={"threads": 2, "fast": False})
+    written.case(folder / "c", "", None, parameters={"threads": 4, "fast": True})
+    metrics = parse(written.run(folder))
+    assert cases(metrics) == [("a", 1, True), ("b", 2, False), ("c", 4, True)]
+    assert list(metrics.cases["state"]) == ["completed", "failed", "planned"]
+    assert list(metrics.cases["reason"]) == ["", "exit status 3", ""]
+    assert list(metrics.cases["ended"])[:2] == [1060.5, 1060.5]
+    assert set(metrics.cases["parameters_from"]) == {"case.json"}
+    assert list(metrics.runs) == ["r"]
+
+
+def test_a_case_folder_alone_is_read_without_its_run(tmp_path):
+    folder = written.case(tmp_path / "r" / "a", written.records(*written.steps([3, 1])), parameters={"threads": 1})
+    metrics = parse(folder)
+    assert metrics.cases[["run", "case", "site", "benchmark", "state"]].to_numpy().tolist() == [
+        ["r", "a", "local", "toy", "unknown"]
+    ]
+    assert set(metrics.sources["benchmark"]) == {"toy"}
+
+
+def test_whole_numbers_stay_whole_where_another_case_lacks_the_parameter(tmp_path):
+    folder = tmp_path / "r"
+    written.case(folder / "a", "", parameters={"seed": 2**53 + 1})
+    written.case(folder / "b", "", parameters={})
+    metrics = parse(written.run(folder))
+    assert metrics.cases["seed"].iloc[0] == 2**53 + 1
+
+
+def test_headline_baseline_and_invariant_are_each_benchmarks_own(tmp_path):
+    folder = tmp_path / "r"
+    written.case(
+        folder / "a", "", benchmark="one", headline=["step_time"], baseline={"threads": 1}, invariant=["threads"]
+    )
+    written.case(folder / "b", "", benchmark="two", headline=["wall_time"], baseline={"batch": 8}, invariant=[])
+    metrics = parse(written.run(folder))
+    assert metrics.headline == {"one": ("step_time",), "two": ("wall_time",)}
+    assert metrics.baseline == {"one": {"threads": 1}, "two": {"batch": 8}}
+    assert metrics.invariant == {"one": ("threads",), "two": ()}
+
+
+@pytest.mark.parametrize("paths", [["r", "r"], ["r", "."], [".", "r/a/stdout.log"], ["r/../r", "r"]])
+def test_paths_that_overlap_count_nothing_twice(tmp_path, monkeypatch, paths):
+    monkeypatch.chdir(tmp_path)
+    written.case(tmp_path / "r" / "a", written.records(*written.steps([3, 1, 2])))
+    written.run(tmp_path / "r")
+    metrics = parse(*paths)
+    assert (len(metrics.runs), len(metrics.cases), len(metrics.steps)) == (1, 1, 3)
+
+
+def test_two_runs_of_the_same_name_are_two(tmp_path):
+    for place in ("x", "y"):
+        written.case(tmp_path / place / "r" / "a", written.records(*written.steps([3, 1])))
+        written.run(tmp_path / place / "r")
+    metrics = parse(tmp_path)
+    assert list(metrics.runs) == ["r", str(tmp_path / "y" / "r")]
+    assert len(metrics.cases) == 2
+
+
+def test_a_case_that_run_json_names_twice_is_one(tmp_path):
+    written.case(tmp_path / "r" / "a", written.records(*written.steps([3, 1])))
+    metrics = parse(written.run(tmp_path / "r", cases=["a", "a"]))
+    assert (len(metrics.cases), len(metrics.steps)) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"cases": 5}', '{"name": "of another tool"}', '{"cases": ["../../etc"]}']
+)
+def test_a_run_json_that_is_none_does_not_hide_the_logs_beside_it(tmp_path, content):
+    write(tmp_path, threads1_log=TIMES, threads2_log=TIMES)
+    (tmp_path / "run.json").write_text(content)
+    assert cases(parse(tmp_path)) == [("threads1", 1), ("threads2", 2)]
+
+
+# What anyone may have written into case.json.
+
+HOSTILE_PARAMETERS = [
+    {"threads": 10**400},
+    {"threads": 2**63},
+    {"threads": math.inf},
+    {"threads": math.nan},
+    {"threads": "auto"},
+    {"threads": "\ud800"},
+    {"threads": "\x1b[31m\0"},
+    {"threads": "x" * 1_000_000},
+    {"threads": [1], "nested": {"a": {"b": 1}}, "nothing": None},
+    {"a/b": 1, "../../x": 2, "": 3, "two words": 4, "x" * 1000: 5, "<script>": 6, "\ud800": 7},
+    {"run": "evil", "case": "evil", "path": "/etc/passwd", "source": 1, "line": 2, "state": "completed", "cases": 3},
+    {"warmup": 3, "step": "x", "loss": 1, "kind": 2, "name": 4, "value": 5, "unit": 6, "message": 7, "status": 8},
+    {"count": 1, "index": 2, "class": 3, "Index": 4},
+]
+
+
+@pytest.mark.parametrize("parameters", HOSTILE_PARAMETERS, ids=[str(each)[:60] for each in HOSTILE_PARAMETERS])
+def test_parameters_of_any_kind_are_read_compared_and_written(tmp_path, parameters):
+    folder = tmp_path / "r"
+    log = written.records(*written.steps([3, 1, 2]))
+    written.case(folder / "a", log, parameters=parameters)
+    written.case(folder / "b", log, parameters={"threads": 1})
+    metrics = parse(written.run(folder))
+    assert list(metrics.cases["case"]) == ["a", "b"]
+    assert set(metrics.cases["state"]) == {"completed"}
+    assert not set(metrics.parameters) & {"run", "case", "path", "source", "line", "state", "cases", "a/b", ""}
+    assert sum(row.completed for row in compare(metrics)[0].rows) == 2
+    metrics.write(tmp_path / "parquet")
+    metrics.write(tmp_path / "csv", csv=True)
+
+
+HOSTILE_KEYS = [
+    {"run": ["x"], "site": None, "benchmark": {"a": 1}},
+    {"repeat": "x"}, {"repeat": 10**400}, {"repeat": -1}, {"repeat": None}, {"repeat": 1.5},
+    {"headline": {"a": 1}}, {"headline": ["nothing", 5, None]}, {"headline": "step_time"},
+    {"baseline": [1]}, {"baseline": {"threads": {"a": 1}}}, {"baseline": {"threads": math.nan}},
+    {"invariant": "threads"}, {"invariant": [["threads"]]},
+    {"logs": ["stdout.log"]}, {"logs": {"stdout.log": None}}, {"logs": None},
+    {"parameters": [1]}, {"parameters": None},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("said", HOSTILE_KEYS, ids=[str(each)[:60] for each in HOSTILE_KEYS])
+def test_a_case_json_of_the_wrong_types_does_not_hide_its_log(tmp_path, said):
+    written.case(
+        tmp_path / "r" / "a", written.records(*written.steps([3, 1, 2])), **{"parameters": {"threads": 1}, **said}
+    )
+    metrics = parse(written.run(tmp_path / "r"))
+    assert len(metrics.steps) == 3
+    assert len(compare(metrics)[0].rows) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\0" * 10, b"\xff", b"[" * 100_000, b'"text"', b'{"parameters": NaN}'])
+def test_a_case_json_that_is_none_does_not_hide_its_log(tmp_path, content):
+    folder = written.case(tmp_path / "r" / "a", written.records(*written.steps([3, 1, 2])))
+    written.run(tmp_path / "r")
+    (folder / "case.json").write_bytes(content)
+    assert len(parse(tmp_path / "r").steps) == 3
+
+
+@pytest.mark.parametrize("glob", [
+    "/etc/hostname", "../secret.log", "sub/../../secret.log", "..", ".", "", "**x", "[", "a\0b", "\ud800",
+    "/".join(["**"] * 40), "linked/*.log", "link.log", "~/x",
+])  # fmt: skip
+def test_a_case_reads_no_file_outside_its_folder(tmp_path, glob):
+    secret = tmp_path / "r" / "secret.log"
+    folder = written.case(
+        tmp_path / "r" / "a", written.records(*written.steps([3, 1])), logs={glob: "hpcbench-records"}
+    )
+    secret.write_text(TIMES)
+    (folder / "link.log").symlink_to(secret)
+    (folder / "linked").symlink_to(tmp_path / "r")
+    metrics = parse(written.run(tmp_path / "r"))
+    assert {Path(path).name for path in metrics.sources["path"]} <= {"stdout.log", "exit.json", "case.json"}
+    assert set(metrics.steps["loss"].dropna()) == set()  # a step of the secret log has one
+
+
+# What may lie under a path.
+
+
+def test_what_is_no_plain_file_is_passed_over(tmp_path):
+    write(tmp_path, threads1_log=TIMES, threads2_log=TIMES)
+    os.mkfifo(tmp_path / "threads3.log")
+    (tmp_path / "threads4.log").mkdir()
+    (tmp_path / "threads5.log").symlink_to("threads5.log")
+    (tmp_path / "threads6.log").symlink_to("nowhere")
+    (tmp_path / ".threads7.log").write_text(TIMES)
+    assert cases(parse(tmp_path)) == [("threads1", 1), ("threads2", 2)]
+
+
+def test_a_file_that_cannot_be_read_is_shown(tmp_path):
+    write(tmp_path, threads1_log=TIMES)
+    unreadable = Path("/proc/self/mem")  # a plain file whose beginning cannot be read, by anyone
+    if not unreadable.exists():
+        pytest.skip("needs Linux's /proc")
+    metrics = parse(tmp_path, unreadable)
+    assert list(metrics.sources["format"]) == ["llmc-cpu", "unreadable"]
+    assert cases(metrics) == [("threads1",)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which only root can")
+def test_a_folder_that_cannot_be_read_is_shown():
+    with tempfile.TemporaryDirectory() as place:
+        folder = write(Path(place), open__threads1_log=TIMES, closed__threads2_log=TIMES)
+        parse(folder)  # everything is imported now
+        folder.chmod(0o755)
+        (folder / "closed").chmod(stat.S_IRWXU)
+        os.seteuid(65534)
+        try:
+            metrics = parse(folder)
+        finally:
+            os.seteuid(0)
+    assert [(Path(row.path).name, row.format) for row in metrics.sources.itertuples()] == [
+        ("threads1.log", "llmc-cpu"),
+        ("closed", "unreadable"),
+    ]
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"\0" * 1000, bytes(range(256)) * 100, b"\xff\xfe" + "step 0".encode("utf-16-le"), b"\x1f\x8b\x08" + b"x" * 9,
+    b"\n" * 10_000, b"x" * 3_000_000, b'{"record": "step"' * 1000,
+])  # fmt: skip
+def test_a_file_of_anything_is_counted_and_gives_nothing(tmp_path, content):
+    file = tmp_path / "a.log"
+    file.write_bytes(content)
+    [source] = parse(file).sources.itertuples()
+    assert (source.bytes, source.records, source.format) == (len(content), 0, "")
+    assert source.lines == content.count(b"\n") + (not content.endswith(b"\n") and bool(content))
+
+
+def test_a_name_that_is_not_utf8_is_shown_so_that_files_can_hold_it(tmp_path):
+    for threads in (b"1", b"2"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9" + threads + b".log")).write_text(TIMES)
+    metrics = parse(tmp_path)
+    assert [Path(path).name for path in metrics.sources["path"]] == ["caf\\xe91.log", "caf\\xe92.log"]
+    metrics.write(tmp_path / "csv", csv=True)
+    metrics.write(tmp_path / "parquet")
+
+
+def test_a_log_may_be_of_several_formats_and_each_counter_says_which(tmp_path):
+    log = TIMES + " Performance counter stats for 'x':\n\n  1.5 seconds time elapsed\n\nreal\t0m1.600s\nuser\t0m1.0s\n"
+    write(tmp_path, a_log=log)
+    metrics = parse(tmp_path)
+    assert list(metrics.sources["format"]) == ["llmc-cpu perf-stat time"]
+    walls = metrics.counters[metrics.counters["name"] == "wall_time"]
+    assert dict(zip(walls["format"], walls["value"], strict=True)) == {"perf-stat": 1.5, "time": 1.6}
+
+
+def test_records_keep_the_order_and_number_of_their_lines(tmp_path):
+    write(tmp_path, a_log="\n\n" + TIMES)
+    assert list(parse(tmp_path).steps["line"]) == [7, 8, 9]
+
+
+def test_a_format_can_be_forced(tmp_path):
+    write(tmp_path, a_log="val loss 5.252026\n")  # too little to be recognised
+    assert parse(tmp_path).evals.empty
+    assert list(parse(tmp_path, formats=["llmc-cpu"]).evals["value"]) == [5.252026]
+
+
+HOSTILE_RECORDS = [
+    {"record": "step", "step": "x", "step_time": "y", "warmup": "yes"},
+    {"record": "step", "step": math.inf, "step_time": 1, "warmup": True},
+    {"record": "step", "step": 10**400, "step_time": 10**400},
+    {"record": "step", "step": 1, "step_time": math.inf},
+    {"record": "step", "step": 1, "step_time": 0, "source": "/etc/passwd", "line": -1},
+    {"record": "step", "step": True, "step_time": None, "warmup": 5},
+    {"record": "eval", "step": math.inf, "task": "validation", "metric": "loss", "value": 1},
+    {"record": "eval", "step": None, "task": "validation", "metric": "loss", "value": math.nan},
+    {"record": "eval", "task": 5, "metric": True, "value": "x"},
+    {"record": "counter", "name": "wall_time", "value": math.inf, "unit": "s", "format": "perf-stat"},
+    {"record": "counter", "name": 5, "value": True, "unit": None},
+    {"record": "event", "kind": 5, "message": True, "time": "now"},
+    {"record": "event", "kind": "sample", "message": None},
+]
+
+
+@pytest.mark.parametrize("row", HOSTILE_RECORDS, ids=[json.dumps(each)[:70] for each in HOSTILE_RECORDS])
+def test_records_of_the_wrong_types_are_read_compared_and_written(tmp_path, row):
+    log = written.records(row, *written.steps([3, 1, 2]))
+    written.case(tmp_path / "r" / "a", log, parameters={"threads": 1})
+    written.case(tmp_path / "r" / "b", log, parameters={"threads": 2})
+    metrics = parse(written.run(tmp_path / "r"))
+    assert set(metrics.sources["unread"]) == {0}
+    for table in metrics.tables().values():
+        if "source" in table:
+            assert set(table["source"]) <= set(metrics.sources["path"])
+            assert (table["line"] >= 1).all()
+    assert len(compare(metrics)[0].rows) == 2
+    metrics.write(tmp_path / "parquet")
+
+
+# What a person types.
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"paths": ["nowhere"]}, "there is no nowhere"),
+    ({"paths": ["x" * 5000]}, "there is no xxx"),
+    ({"paths": ["a\0b"]}, "there is no a"),
+    ({"formats": ["llmc"]}, "unknown format 'llmc'"),
+    ({"label": "("}, "--label: not a regular expression"),
+    ({"label": "bs"}, "--label: name the parameter in a group"),
+    ({"label": r"(?P<run>\d+)"}, "--label: 'run' is the name of a column; choose another"),
+])  # fmt: skip
+def test_a_call_that_cannot_be_met_is_one_clear_error(tmp_path, arguments, message):
+    paths = arguments.get("paths", [tmp_path])
+    with pytest.raises(UsageError) as error:
+        parse(*paths, **{name: value for name, value in arguments.items() if name != "paths"})
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+def test_parse_is_in_the_package_itself(tmp_path):
+    assert len(hpcbench.parse(write(tmp_path, a_log=TIMES)).steps) == 3
+
+
+# What `status` shows of a log that still grows.
+
+
+def test_the_last_step_of_a_growing_log(tmp_path):
+    log = tmp_path / "stdout.log"
+    log.write_text(written.llmc([30] * 5000) + "step 5000: train loss 4.0")
+    step = last_step(log, "llmc-cpu")
+    assert (step["step"], step["step_time"]) == (4999, 0.03)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"no step here\n", b"\0" * 200_000])
+def test_a_log_without_a_step_has_no_last_one(tmp_path, content):
+    (tmp_path / "stdout.log").write_bytes(content)
+    assert last_step(tmp_path / "stdout.log", "llmc-cpu") is None
+    assert last_step(tmp_path / "nowhere.log", "llmc-cpu") is None
+
+
+def test_the_last_step_has_numbers_only(tmp_path):
+    (tmp_path / "stdout.log").write_text('{"record": "step", "step": "x", "loss": null, "step_time": 0.5}\n')
+    assert last_step(tmp_path / "stdout.log", "hpcbench-records") == {"step_time": 0.5}
