@@ -152,7 +152,7 @@ def _case_sources(folder: Path, run: str) -> Iterator[_Source]:
             files.update(folder.glob(glob))
     home = folder.resolve()
     for file in sorted(files):
-        if file.is_file() and not file.is_symlink() and file.resolve().is_relative_to(home):
+        if file.is_file() and file.resolve().is_relative_to(home):  # no link leads out of a case
             yield _Source(
                 file,
                 _shown(file),
@@ -188,7 +188,7 @@ def _description(file: Path) -> dict[str, Any]:
         }
         for key in ("parameters", "baseline")
     }
-    globs = [glob for glob in table["logs"] if glob and not glob.startswith("/") and ".." not in glob.split("/")]
+    globs = [glob for glob in table["logs"] if ".." not in glob.split("/")]
     names = {key: found.get(key) for key in ("run", "site", "benchmark")}
     repeat = found.get("repeat")
     return {

@@ -32,7 +32,7 @@ _VALUE = "\0"  # stands for a value where a template's text is read
 # where bash does not read a quoted word as one, by what opened it
 _PLACES = {
     "'": "inside single quotes", "$'": "inside single quotes", '"': "inside double quotes", "#": "inside a comment",
-    "`": "inside backquotes; write $(...)", "${": "inside ${...}", "((": "inside arithmetic",
+    "`": "inside backquotes", "${": "inside ${...}", "((": "inside arithmetic",
     "$[": "inside arithmetic",
 }  # fmt: skip
 _CODE = ("code", "(", "$(", "case", "`")
@@ -186,10 +186,13 @@ def check_template(source: str, file: Path, ending: str) -> None:
                 text += part.replace(_VALUE, "")
     except jinja2.TemplateSyntaxError as error:
         raise ConfigError(f"template: {error.message}", file, error.lineno) from None
-    places = _Bash(text).places() if ending in (".sh", ".bash") else _data_places(text, ending)
+    if ending in (".sh", ".bash"):
+        places, mend = _Bash(text).places(), "take it out, it is quoted by itself"
+    else:
+        places, mend = _data_places(text, ending), "make one value of it: {{ 'text' ~ value }}"
     for line, place in zip(lines, places, strict=True):
         if place:
-            raise ConfigError(f"a value stands {place}", file, line)
+            raise ConfigError(f"a value stands {place}; {mend}", file, line)
 
 
 def _data_places(text: str, ending: str) -> Iterator[str]:
@@ -205,8 +208,7 @@ def _data_places(text: str, ending: str) -> Iterator[str]:
         except yaml.YAMLError:  # what it renders to is read as well
             found = {f"hb value {index}" for index in range(len(parts))}
     for index in range(len(parts) - 1):
-        known = f"hb value {index}" in found
-        yield "" if known else "inside quotes, a comment or other text; make one value of it: {{ 'text' ~ value }}"
+        yield "" if f"hb value {index}" in found else "inside quotes, a comment or other text"
 
 
 class _Bash:
@@ -224,16 +226,16 @@ class _Bash:
 
     def places(self) -> Iterator[str]:
         """Yield for each value what is wrong with its place, or nothing."""
-        text, at = self.text, 0
-        while at < len(text):
+        at = 0
+        while at < len(self.text):
             began, self.start = self.start, False
             wrong, self.wrong = self.wrong, ""
-            if text[at] == _VALUE:
+            if self.text[at] == _VALUE:
                 yield wrong or self._place(at)
                 at += 1
-            elif text[at] == "\n" and self.bodies and self.open[-1] in _CODE:
+            elif self.text[at] == "\n" and self.bodies and self.open[-1] in _CODE:
                 end = self._skip_bodies(at + 1)
-                yield from ["inside a here-document"] * text.count(_VALUE, at, end)
+                yield from ["inside a here-document"] * self.text.count(_VALUE, at, end)
                 at, self.start = end, True
             else:
                 at += self._read(at, began)
@@ -241,8 +243,9 @@ class _Bash:
     def _place(self, at: int) -> str:
         if "`" in self.open:
             return _PLACES["`"]
-        redirects = self.text[at + 1 : at + 2] in ("<", ">")  # which a number before it belongs to
-        return _PLACES.get(self.open[-1], "right before a redirection" if redirects else "")
+        # a number before < belongs to it; bash expands what follows >& twice, whatever the quotes
+        redirects = self.text[at + 1 : at + 2] in ("<", ">") or re.search(r"[<>]&[ \t]*\Z", self.text[:at])
+        return _PLACES.get(self.open[-1], "beside a redirection" if redirects else "")
 
     def _read(self, at: int, began: bool) -> int:
         """Read what stands at `at`; returns how many letters it takes."""
@@ -261,6 +264,7 @@ class _Bash:
             self.start = began and self.text[at + 1 : at + 2] == "\n"
             return self._unless_value(at, 2, "right after a backslash")
         elif letter == "$":
+            self._join(at)
             return self._dollar(at)
         elif letter == '"' or (letter == "`" and "`" not in stack):
             stack.pop() if letter == top else stack.append(letter)
@@ -287,6 +291,11 @@ class _Bash:
             return 2
         return self._unless_value(at, 2 if two == "$$" else 1, "right after a $")
 
+    def _join(self, at: int) -> None:
+        """Take out the line continuations inside the operator at `at`, as bash does when it reads."""
+        while (cut := self.text.find("\\\n", at + 1, at + 4)) > 0 and self.text[cut - 1] != "\\":
+            self.text = self.text[:cut] + self.text[cut + 2 :]
+
     def _unless_value(self, at: int, step: int, wrong: str) -> int:
         if self.text[at + 1 : at + 2] != _VALUE:
             return step
@@ -295,6 +304,8 @@ class _Bash:
 
     def _command(self, at: int, began: bool) -> int:
         """Read what is outside all quotes."""
+        if self.text[at] in "<>(":
+            self._join(at)
         text, letter = self.text, self.text[at]
         if began and letter == "#":
             self.open.append("#")

@@ -80,6 +80,17 @@ def test_a_label_names_the_parameters(tmp_path):
     assert set(metrics.cases["parameters_from"]) == {"label"}
 
 
+@pytest.mark.parametrize(("text", "value"), [
+    ("8", 8), ("-1", -1), ("0.5", 0.5), ("1e-3", 0.001), ("007", 7), ("fast", "fast"),
+    ("nan", "nan"), ("inf", "inf"), ("1e999", "1e999"), ("1_000", "1_000"), ("٣", "٣"), ("9" * 30, "9" * 30),
+])  # fmt: skip
+def test_a_label_gives_numbers_where_people_mean_numbers(tmp_path, text, value):
+    (tmp_path / f"x={text}.log").write_text(TIMES)
+    metrics = parse(tmp_path, label=r"x=(?P<x>.+)\.log")
+    assert metrics.cases["x"].tolist() == [value]
+    assert type(metrics.cases["x"].tolist()[0]) is type(value)
+
+
 def test_logs_of_the_same_parameters_are_repeats_and_none_is_dropped(tmp_path):
     write(tmp_path, r1__threads1_log=written.llmc([9, 10, 10]), r2__threads1_log=written.llmc([9, 20, 20]))
     metrics = parse(tmp_path, label=r"threads(?P<threads>\d+)")
@@ -124,10 +135,11 @@ def test_a_case_folder_alone_is_read_without_its_run(tmp_path):
 
 def test_whole_numbers_stay_whole_where_another_case_lacks_the_parameter(tmp_path):
     folder = tmp_path / "r"
-    written.case(folder / "a", "", parameters={"seed": 2**53 + 1})
-    written.case(folder / "b", "", parameters={})
+    written.case(folder / "a", "", parameters={"seed": 2**53 + 1, "threads": 4})
+    written.case(folder / "b", "", parameters={"seed": 2})
     metrics = parse(written.run(folder))
-    assert metrics.cases["seed"].iloc[0] == 2**53 + 1
+    assert metrics.cases["seed"].tolist() == [2**53 + 1, 2]
+    assert str(metrics.cases["threads"].tolist()) == "[4, nan]"
 
 
 def test_headline_baseline_and_invariant_are_each_benchmarks_own(tmp_path):
@@ -142,12 +154,14 @@ def test_headline_baseline_and_invariant_are_each_benchmarks_own(tmp_path):
     assert metrics.invariant == {"one": ("threads",), "two": ()}
 
 
-@pytest.mark.parametrize("paths", [["r", "r"], ["r", "."], [".", "r/a/stdout.log"], ["r/../r", "r"]])
+@pytest.mark.parametrize(
+    "paths", [["r", "r"], ["r", "{here}"], ["{here}", "r/a/stdout.log"], ["r/a", "r"], ["r", "r/a"]]
+)
 def test_paths_that_overlap_count_nothing_twice(tmp_path, monkeypatch, paths):
     monkeypatch.chdir(tmp_path)
     written.case(tmp_path / "r" / "a", written.records(*written.steps([3, 1, 2])))
     written.run(tmp_path / "r")
-    metrics = parse(*paths)
+    metrics = parse(*(path.format(here=tmp_path) for path in paths))
     assert (len(metrics.runs), len(metrics.cases), len(metrics.steps)) == (1, 1, 3)
 
 

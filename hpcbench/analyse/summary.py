@@ -115,12 +115,12 @@ def _compare(metrics: Metrics, benchmark: str, cases: pd.DataFrame, baseline: Ma
     fixed = {name: _clean(cases[name].iloc[0]) for name in names if name not in axes}
     measured = _measure(metrics, cases)
     wanted = [name for name in metrics.headline.get(benchmark, ()) if any(name in row for row in measured.values())]
-    compared = tuple(wanted or [name for name in _FALLBACK if any(name in row for row in measured.values())][:3])
+    columns = tuple(wanted or [name for name in _FALLBACK if any(name in row for row in measured.values())][:3])
     points = []
     for point, members in _points(cases, axes):
         keys = tuple((str(run), str(case)) for run, case in zip(members["run"], members["case"], strict=True))
         counted = [key for key, state in zip(keys, members["state"], strict=True) if state in COUNTED]
-        spreads = {name: _spread([measured[key][name] for key in counted if name in measured[key]]) for name in compared}
+        spreads = {name: _spread([measured[key][name] for key in counted if name in measured[key]]) for name in columns}
         points.append(Row(point, keys, len(counted), spreads))
     chosen = _baseline(axes, points, baseline, metrics.baseline.get(benchmark, {}))
     own = {source for source, key in metrics.owners().items() if key in measured}
@@ -131,9 +131,9 @@ def _compare(metrics: Metrics, benchmark: str, cases: pd.DataFrame, baseline: Ma
         shown(title or benchmark or "Logs", 200),
         axes,
         fixed,
-        compared,
+        columns,
         chosen,
-        tuple(_with_ratios(points, axes, compared, chosen)),
+        tuple(_with_ratios(points, axes, columns, chosen)),
         tuple(sorted({int(step) for step in warm if math.isfinite(step)})),
         _units(metrics, benchmark),
     )

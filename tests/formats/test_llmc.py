@@ -43,7 +43,8 @@ REAL = [
         {"step": 19560, "loss": 3.253402, "grad_norm": 0.2241, "lr": 0, "step_time": 4.36824, "mfu": 0.309,
          "tokens_per_second": 122878},
         107,
-        {"task": "hellaswag", "metric": "accuracy", "correct": 3059, "count": 10042, "value": 0.304621, "step": 19560}, 1,
+        {"task": "hellaswag", "metric": "accuracy", "correct": 3059, "count": 10042, "value": 0.304621, "step": 19560},
+        1,
     ),
     (
         "training/llmc_cuda/llmc_cuda_nan_timelimit.log", CUDA, 99,

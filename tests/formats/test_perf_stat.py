@@ -23,7 +23,8 @@ REAL = [
         "system/perf_stat/perf_stat_598APE.txt", 12,
         {"task-clock": (18.0037, "s"), "context-switches": (45, ""), "cycles": (93026790157, ""),
          "stalled-cycles-frontend": (174815404, ""), "instructions": (140122007951, ""),
-         "branch-misses": (13608081, ""), "wall_time": (18.005087828, "s"), "user_time": (18.004352, "s"), "system_time": (0, "s")},
+         "branch-misses": (13608081, ""),
+         "wall_time": (18.005087828, "s"), "user_time": (18.004352, "s"), "system_time": (0, "s")},
     ),
     (  # 3.642.649.330 is a whole number, 1.101,01 is not
         "system/perf_stat/perf_stat_tiledmatmul_commalocale_hybrid.txt", 26,

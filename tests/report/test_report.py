@@ -378,7 +378,8 @@ def test_a_shorter_first_case_does_not_hide_the_losses_of_the_others(tmp_path):
 # What anyone may have written into logs, names and values.
 
 INJECTIONS = [
-    "a|b", "a\nb\n\n# heading", "`code`", "``` fence", "<script>alert(1)</script>", "<!-- -->", "[link](javascript:a(1))",
+    "a|b", "a\nb\n\n# heading", "`code`", "``` fence", "<script>alert(1)</script>", "<!-- -->",
+    "[link](javascript:a(1))",
     "![image](http://x/y.png)", "*bold* _it_ ~~no~~", "$\\frac{$", "\\", "\\|", "&lt;", "{{ 7 * 7 }}", "{% raw %}",
     "\x1b[31mred\0", "\u202egnp.exe", "漢字 ünï", "\ud800", "x" * 100_000, "", " ", "- item", "1. item", "| --- |",
     "#1 @someone", "true",
@@ -405,7 +406,7 @@ def test_no_text_from_outside_changes_the_report(tmp_path, text):
             software=software,
             run=text,
             parameters={"threads": {"unit": text}},
-        )  # fmt: skip
+        )
     )
     file = report(metrics, tmp_path / "out")
     written_text = file.read_text(encoding="utf-8")
@@ -471,7 +472,7 @@ def test_run_jsons_of_the_wrong_types_are_reported_as_far_as_they_go(tmp_path):
 def test_a_run_json_nested_without_end_is_reported_as_far_as_it_goes(tmp_path):
     folder = written.sweep(tmp_path / "r", {1: [[9.0, 8.0]]})
     record = (folder / "run.json").read_text()
-    (folder / "run.json").write_text(record[:-1] + ', "deep": ' + "[" * 400 + "]" * 400 + "}")
+    (folder / "run.json").write_text(record[:-1] + ', "deep": ' + "[" * 490 + "]" * 490 + "}")
     report(parse(folder), tmp_path / "out")
     assert json.loads((tmp_path / "out" / "report.json").read_text())["runs"]["r"]["deep"]
 
@@ -591,7 +592,9 @@ def test_the_steps_of_every_case_are_drawn_warm_up_hollow(run):
     [{"threads": 1e-9}, {"threads": 1e9}],
     [{"compile": True}, {"compile": False}],
     [{"log": "_hidden"}, {"log": "_"}],
-], ids=["many lines", "many values", "words", "long words", "mixed", "zero", "far apart", "yes or no", "underscores"])  # fmt: skip
+], ids=[
+    "many lines", "many values", "words", "long words", "mixed", "zero", "far apart", "yes or no", "underscores",
+])  # fmt: skip
 def test_sweeps_of_any_shape_can_be_drawn_without_a_warning(tmp_path, points):
     for index, point in enumerate(points):
         log = written.records(*written.steps([9, 1 + index, 2 + index]))

@@ -99,8 +99,8 @@ def test_slots_of_the_site_let_cases_run_at_once_on_cores_of_their_own(place):
     (place / "sites").mkdir()
     (place / "sites" / "two.yaml").write_text("title: Two at once\nslots: 2\n")
     hpcbench(
-        "submit", "--site", "two", "--benchmark", "toy", "--act", "ok,fine", "--seconds", "1.5", "--name", "r", "--wait",
-        cwd=place, check=0,
+        "submit", "--site", "two", "--benchmark", "toy", "--act", "ok,fine", "--seconds", "1.5", "--name", "r",
+        "--wait", cwd=place, check=0,
     )  # fmt: skip
     records = [json.loads((place / "logs" / "r" / case / "exit.json").read_text()) for case in ran(place, "r")]
     assert max(each["started"] for each in records) < min(each["ended"] for each in records)
