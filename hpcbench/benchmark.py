@@ -20,7 +20,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 # what a template may use beside the parameters, and the options of a sweep
 RESERVED = frozenset({
-    "benchmark", "case", "cores", "exclude", "program", "python", "repeat", "run", "site", "zip",
+    "benchmark", "case", "cores", "help", "exclude", "program", "python", "repeat", "run", "site", "zip",
 })  # fmt: skip
 # words of the template language: `{{ none }}` would not be the parameter
 _TEMPLATE_WORDS = frozenset({"and", "else", "false", "if", "in", "is", "loop", "none", "not", "or", "self", "true"})

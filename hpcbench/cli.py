@@ -33,6 +33,14 @@ class _Group(click.Group):
                 raise
             click.echo(f"hpcbench: {error}", err=True)
             ctx.exit(error.exit_code)
+        except (click.exceptions.Exit, click.Abort, click.ClickException, KeyboardInterrupt, BrokenPipeError):
+            raise
+        except Exception as error:  # a mistake of hpcbench's own is one line too
+            if ctx.params.get("debug"):
+                raise
+            kind = type(error).__name__
+            click.echo(f"hpcbench: unexpected {kind}: {error} (hpcbench --debug ... shows where)", err=True)
+            ctx.exit(1)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -61,7 +69,11 @@ class _SubmitCommand(click.Command):
                 )
             unit = f" ({parameter.unit})" if parameter.unit else ""
             text = f"{parameter.help}{unit}  [{_shown(parameter.default)}]"
-            added.append(click.Option([f"axis__{name}", option], metavar=parameter.type.upper() + ",...", help=text))
+            added.append(
+                click.Option(
+                    [f"axis__{name}", option], metavar=parameter.type.upper() + ",...", help=text, multiple=True
+                )
+            )
         whole = click.Command(
             self.name,
             callback=self.callback,
@@ -165,7 +177,7 @@ def submit(
     dry_run: bool,
     logs: Path,
     as_json: bool,
-    **options: str | None,
+    **options: tuple[str, ...],
 ) -> None:
     """Run a sweep: every combination of the values given, in the background, one case after another.
 
@@ -173,7 +185,14 @@ def submit(
     """
     from hpcbench.submit import submit as submit_sweep
 
-    axes = {key.removeprefix("axis__"): value for key, value in options.items() if value is not None}
+    axes: dict[str, str] = {}
+    for key, values in options.items():
+        if len(values) > 1:
+            raise UsageError(
+                f"--{key.removeprefix('axis__').replace('_', '-')} is given twice; write 1,2 for two values"
+            )
+        if values:
+            axes[key.removeprefix("axis__")] = values[0]
     for setting in settings:
         key, equals, value = setting.partition("=")
         key = key.strip().replace("-", "_")
@@ -196,7 +215,7 @@ def submit(
     )
     if dry_run:
         if as_json:
-            _emit("submit", {"run": run.name, "folder": str(run.folder), "cases": run.cases, "started": False})
+            _emit("submit", _status(run, run.states()))
         else:
             click.echo((run.folder / run.cases[0] / "job.sh").read_text(), nl=False)
         click.echo(
@@ -207,7 +226,7 @@ def submit(
     if wait_for_it:
         _finish(run, as_json=as_json, kind="submit")
     elif as_json:
-        _emit("submit", {"run": run.name, "folder": str(run.folder), "cases": run.cases, "started": True})
+        _emit("submit", _status(run, run.states()))
     else:
         click.echo(f"running in the background: hpcbench status, wait or cancel {run.name}", err=True)
 
@@ -249,7 +268,7 @@ def wait(run: str | None, logs: Path, as_json: bool) -> None:
 def cancel(run: str | None, cases: tuple[str, ...], logs: Path, as_json: bool) -> None:
     """Cancel RUN, or only the CASES named. What has ended stays as it is."""
     from hpcbench import progress
-    from hpcbench.run import Run
+    from hpcbench.run import FINAL, Run
     from hpcbench.submit import cancel as cancel_run
 
     found = Run.find(run, logs)
@@ -258,6 +277,9 @@ def cancel(run: str | None, cases: tuple[str, ...], logs: Path, as_json: bool) -
         _emit("cancel", _status(found, states))
     else:
         progress.show(found, states)
+    if left := [state for state in states if state.state not in FINAL]:
+        click.echo(f"{_plural(len(left), 'case')} could not be cancelled", err=True)
+        sys.exit(PARTIAL)
 
 
 @main.command()
@@ -278,7 +300,7 @@ def resume(run: str | None, wait_for_it: bool, logs: Path, as_json: bool) -> Non
     if wait_for_it:
         _finish(found, as_json=as_json, kind="resume")
     elif as_json:
-        _emit("resume", {**_status(found, found.states()), "resumed": count})
+        _emit("resume", _status(found, found.states()))
 
 
 @main.command()
@@ -351,7 +373,7 @@ def report(
 
     chosen = paths or _latest(logs)
     metrics = parse_logs(*chosen, formats=formats or None, label=label)
-    name = next(iter(metrics.runs)) if len(metrics.runs) == 1 else chosen[0].resolve().stem
+    name = next(iter(metrics.runs)) if len(metrics.runs) == 1 else _report_name(chosen[0].resolve())
     file = write_report(metrics, output or Path("reports") / name, _point(baseline))
     if as_json:
         _emit("report-written", {"report": str(file), "data": str(file.with_name("report.json"))})
@@ -465,10 +487,12 @@ def _status(run: Run, states: Sequence[CaseState]) -> dict[str, Any]:
 
 def _parse_status(metrics: Any) -> int:
     """0 when every case counts, 4 when only some do, 1 when none does or nothing was recognised."""
+    from hpcbench.metrics import COUNTED
+
     if not (metrics.sources["records"] > 0).any():
         click.echo("hpcbench: no log of a known format was found", err=True)
         return 1
-    bad = ~metrics.cases["state"].isin(["completed", "unknown"])
+    bad = ~metrics.cases["state"].isin(COUNTED)
     return 0 if not bad.any() else 1 if bad.all() else PARTIAL
 
 
@@ -479,6 +503,10 @@ def _point(text: str | None) -> dict[str, str] | None:
     if not equals:
         raise UsageError(f"--baseline: write name=value, found {text!r}")
     return {name.strip().replace("-", "_"): value.strip()}
+
+
+def _report_name(path: Path) -> str:
+    return path.name if path.is_dir() else path.stem
 
 
 def _latest(logs: Path) -> tuple[Path, ...]:

@@ -20,6 +20,11 @@ class Column:
     unit: str = ""
     better: Literal["higher", "lower"] | None = None
 
+    @property
+    def is_speed(self) -> bool:
+        """Whether a ratio of it is a speed-up: a time or a rate, not a loss or a size."""
+        return self.better is not None and (self.unit == "s" or self.unit.endswith("/s"))
+
 
 # One definition a column, for all tables. Formats convert to these units when they read.
 COLUMNS: dict[str, Column] = {
@@ -70,6 +75,10 @@ RESERVED = frozenset({
     *TABLES["sources"], *TABLES["cases"], "source", "line", "started", "ended",
     "cases", "speedup", "speedup_low", "speedup_high", "slowdown", "efficiency",
 })  # fmt: skip
+
+
+# States whose numbers count: foreign logs do not say how they ended (the empty state), so they count as they are.
+COUNTED = ("completed", "")
 
 
 @dataclass(frozen=True)

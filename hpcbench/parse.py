@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ class _Source:
     shown: str
     run: str = ""
     case: str = ""
+    folder: Path | None = None  # of a case that hpcbench launched
     description: Mapping[str, Any] = field(default_factory=dict)  # case.json
     parameters: dict[str, Any] = field(default_factory=dict)
     parameters_from: str = ""
@@ -73,9 +75,11 @@ def parse(
     found: dict[Path, _Source] = {}  # by true place: paths may overlap, and no record counts twice
     for path in map(Path, paths):
         try:
-            path.stat()
+            mode = path.stat().st_mode
         except (OSError, ValueError):
             raise UsageError(f"there is no {path}") from None
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a pipe would be waited for without end
+            raise UsageError(f"{path} is neither a file nor a folder")
         for source in _find(path, runs):
             found.setdefault(source.path.resolve(), source)
     sources = list(found.values())
@@ -88,6 +92,8 @@ def parse(
 
 def last_step(file: Path, format_name: str, size: int = 64 * 1024) -> dict[str, Any] | None:
     """Return the last training step in a log that may still be growing, or None."""
+    if not file.is_file():
+        return None
     try:
         with file.open("rb") as stream:
             start = max(0, stream.seek(0, os.SEEK_END) - size)
@@ -113,7 +119,7 @@ def _find(path: Path, runs: dict[str, Run]) -> Iterator[_Source]:
             subfolders.clear()
             if any(here.samefile(other.folder) for other in runs.values()):
                 continue
-            name = _storable(run.name)
+            name = _storable(here.resolve().name)  # `.` has none
             name = name if name not in runs else _shown(here)  # two folders of logs may hold the same name
             runs[name] = run
             for case in run.cases:
@@ -150,14 +156,15 @@ def _case_sources(folder: Path, run: str) -> Iterator[_Source]:
     for glob in description["logs"]:
         with contextlib.suppress(ValueError, IndexError, NotImplementedError, OSError):  # not every text is a pattern
             files.update(folder.glob(glob))
-    home = folder.resolve()
+    home = folder.resolve()  # its name is the case's; `.` has none
     for file in sorted(files):
         if file.is_file() and file.resolve().is_relative_to(home):  # no link leads out of a case
             yield _Source(
                 file,
                 _shown(file),
                 run or description["run"],
-                _storable(folder.name),
+                _storable(home.name),
+                home,
                 description,
                 dict(description["parameters"]),
                 "case.json",
@@ -370,25 +377,30 @@ def _cases(sources: Sequence[_Source], runs: Mapping[str, Run]) -> list[dict[str
     """List the cases: all that a run planned, with their true state, and those that foreign logs show."""
     rows: list[dict[str, Any]] = []
     for name, run in runs.items():
-        for state in run.states(list(dict.fromkeys(run.cases))):
-            description = _description(run.folder / state.case / "case.json")
+        for each in run.states(list(dict.fromkeys(run.cases))):
+            description = _description(run.folder / each.case / "case.json")
             rows.append({
                 **description["parameters"],
                 "run": name,
-                "case": state.case,
+                "case": each.case,
                 "site": description["site"],
                 "benchmark": description["benchmark"],
                 "repeat": description["repeat"],
-                "state": state.state,
-                "reason": _storable(state.reason),
-                "started": state.started,
-                "ended": state.ended,
+                "state": each.state,
+                "reason": _storable(each.reason),
+                "started": each.started,
+                "ended": each.ended,
                 "parameters_from": "case.json",
             })  # fmt: skip
     seen = {(row["run"], row["case"]) for row in rows}
     for source in sources:
         if source.case and (source.run, source.case) not in seen:
             seen.add((source.run, source.case))
+            state, reason = "", "no record tells how it ended" if source.description else "not launched by hpcbench"
+            if source.folder is not None:  # without its run it still holds what its job wrote
+                alone = Run(source.folder.parent, {"cases": [source.folder.name]}).states()[0]
+                if alone.state != "planned":
+                    state, reason = alone.state, alone.reason
             rows.append({
                 **source.parameters,
                 "run": source.run,
@@ -396,8 +408,8 @@ def _cases(sources: Sequence[_Source], runs: Mapping[str, Run]) -> list[dict[str
                 "site": source.description.get("site", ""),
                 "benchmark": source.description.get("benchmark", ""),
                 "repeat": source.repeat,
-                "state": "unknown",
-                "reason": "read without its run" if source.description else "not launched by hpcbench",
+                "state": state,
+                "reason": _storable(reason),
                 "parameters_from": source.parameters_from,
             })  # fmt: skip
     return rows

@@ -29,6 +29,22 @@ def host() -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", platform.node())
 
 
+def cores() -> list[int]:
+    """Return the processors this process may use, by the system's numbers: one of each physical core first.
+
+    Two threads on one core's two halves would show a scaling that is not the program's.
+    """
+    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    seen: dict[str, int] = {}
+    rank = {}
+    for core in usable:
+        topology = Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
+        with contextlib.suppress(OSError):
+            siblings = topology.read_text()
+            rank[core] = seen[siblings] = seen.get(siblings, -1) + 1
+    return sorted(usable, key=lambda core: (rank.get(core, 0), core))
+
+
 def identify(pid: int) -> Job | None:
     """Describe a running process so that it can be found again; None when it is gone."""
     birth = _birth(pid)

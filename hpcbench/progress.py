@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from hpcbench.metrics import quantity, rows
+from hpcbench.metrics import COUNTED, quantity, rows
 from hpcbench.run import FINAL, CaseState, Run
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def comparison(metrics: Metrics, comparisons: Sequence[Comparison]) -> None:
             for row in lines:
                 table.add_row(*(Text(cell) for cell in row))
             console.print(table)
-    failed = metrics.cases[~metrics.cases["state"].isin(["completed", "unknown"])]
+    failed = metrics.cases[~metrics.cases["state"].isin(COUNTED)]
     for case in rows(failed):
         console.print(Text(f"{case.case}: {str(case.state).replace('_', ' ')}, {case.reason}", style="red"))
     unknown = metrics.sources[(metrics.sources["format"] == "") & (metrics.sources["bytes"] > 0)]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
 import subprocess
-from importlib import metadata
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,18 @@ ENVIRONMENT = (
     "MKL_CBWR", "MKL_DYNAMIC", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "OMP_DYNAMIC", "OMP_NUM_THREADS", "OMP_PLACES",
     "OMP_PROC_BIND", "OMP_SCHEDULE", "OPENBLAS_NUM_THREADS", "PYTHONHASHSEED", "TORCHINDUCTOR_CACHE_DIR",
 )  # fmt: skip
+# run by the interpreter that is asked: it need not be this one
+_ASK = """
+import json, platform, sys
+from importlib import metadata
+found = {}
+for name in sys.argv[1:]:
+    try:
+        found[name] = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        pass
+print(json.dumps({"python": platform.python_version(), "libraries": found}))
+"""
 LIBRARIES = ("torch", "transformers", "numpy", "scipy", "pandas", "pyarrow", "submitit")
 
 
@@ -37,22 +51,20 @@ def machine() -> dict[str, Any]:
     }
 
 
-def software() -> dict[str, Any]:
-    """Describe hpcbench, its Python and libraries, and the environment variables of `ENVIRONMENT` that are set."""
+def software(python: str | None = None, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Describe hpcbench, and the interpreter that runs workloads with its libraries: `python`, or hpcbench's own.
+
+    Of the environment variables, with `environment` over them, only those of `ENVIRONMENT` are told.
+    """
     from hpcbench import __version__
 
-    versions = {}
-    for name in LIBRARIES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+    told = _output(python or sys.executable, "-c", _ASK, *LIBRARIES)
+    variables = {**os.environ, **(environment or {})}
     return {
         "hpcbench": __version__,
         "git": _git(Path(__file__).resolve().parent),
-        "python": platform.python_version(),
-        "libraries": versions,
-        "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
+        **(json.loads(told) if told else {"python": None, "libraries": {}}),
+        "environment": {name: variables[name] for name in ENVIRONMENT if name in variables},
     }
 
 

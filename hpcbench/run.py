@@ -3,7 +3,7 @@
     logs/<run>/run.json        what was asked for and where (written once)
                journal.jsonl   what hpcbench did, one JSON object a line; only the holder of `lock` appends
                lock            held by the one process that works on the run
-               cancel          names of cases that someone wants cancelled, one a line
+               cancel/         an empty file for each case that someone wants cancelled
                <case>/         the bundle; started.json and exit.json are the job's own word
 
 A case's state is derived from the journal and from what its job wrote, never stored.
@@ -12,6 +12,7 @@ A case's state is derived from the journal and from what its job wrote, never st
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -19,7 +20,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -88,13 +89,20 @@ class Run:
     @classmethod
     def find(cls, name: str | None, logs: Path) -> Run:
         """Open the run of that name, folder or unique prefix; None means the latest. Raises `RunError`."""
-        if name is not None and (Path(name) / "run.json").is_file():
-            return cls.load(Path(name))
+        with contextlib.suppress(OSError):  # not every name is one that a file could have
+            if name is not None and (Path(name) / "run.json").is_file():
+                return cls.load(Path(name))
         found = sorted(file.parent for file in logs.glob("*/run.json") if not file.parent.name.startswith("."))
         if not found:
             raise RunError(f"there is no run in {logs}/")
         if name is None:
-            return max((cls.load(folder) for folder in found), key=lambda run: float(run.record.get("created", 0)))
+            runs = []
+            for folder in found:
+                with contextlib.suppress(RunError):  # a damaged one does not stand in the way of the latest
+                    runs.append(cls.load(folder))
+            if not runs:
+                raise RunError(f"there is no readable run in {logs}/")
+            return max(runs, key=lambda run: _number(run.record, "created") or 0.0)
         exact = [folder for folder in found if folder.name == name]
         matches = exact or [folder for folder in found if folder.name.startswith(name)]
         if not matches:
@@ -126,6 +134,8 @@ class Run:
             aside.rename(logs / name)
             _sync_folder(logs)
         except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and (logs / name).exists():
+                raise RunError(f"{logs / name} exists already") from None
             raise RunError(f"cannot write the run in {logs}/: {error.strerror}") from None
         finally:
             if aside is not None and aside.exists():
@@ -180,13 +190,13 @@ class Run:
             )
         if job is not None and running:
             return CaseState(name, "running", "", began, None, job)
+        if job is not None and running is None:
+            return CaseState(name, "unknown", f"runs on {job.host}, which cannot be asked from here", began, None, job)
         if "cancelled" in happened:
             return CaseState(name, "cancelled", "cancelled before it ended", began, None, job)
         if "ended" in happened:
             how = happened["ended"].get("how") or "without a word"
             return CaseState(name, "failed", f"the job script itself ended ({how})", began, None, job)
-        if job is not None and running is None:
-            return CaseState(name, "unknown", f"runs on {job.host}, which cannot be asked from here", began, None, job)
         if job is not None:
             return CaseState(name, "lost", "its process is gone and left no exit record", began, None, job)
         if started is not None or (folder / "started.json").exists():
@@ -199,10 +209,9 @@ class Run:
         if why == "time_limit":
             return "timeout", "ended at its time limit"
         if why == "terminated":
-            return (
-                "cancelled" if cancelled else "failed",
-                "ended on request" if cancelled else "was told to stop (TERM)",
-            )
+            return ("cancelled", "ended on request") if cancelled else ("failed", "was told to stop from outside")
+        if why == "setup":
+            return "failed", f"the site's setup ended with status {status} before the program began"
         if status == 0 and signal is None:
             end = self.case(name).get("end")
             if not end or end["text"].encode() in _tail(self.folder / name / end["file"]):
@@ -213,15 +222,13 @@ class Run:
         if memory is None and signal == "KILL" and _number(record, "oom_kills"):
             memory = "the kernel killed a process for memory while it ran"
         how = f"killed by signal {signal}" if signal else f"exit status {status}"
-        if why == "setup":
-            how = f"the site's setup ended with status {status}"
         return ("out_of_memory", f"{how}: {memory}") if memory else ("failed", how)
 
     def busy(self) -> bool:
         """Tell whether a process works on this run now."""
         try:
-            with (self.folder / "lock").open("rb+") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with (self.folder / "lock").open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: those who only ask do not see each other
         except BlockingIOError:
             return True
         except OSError:  # no lock yet, or a run that is only read here
@@ -257,18 +264,24 @@ class Run:
         feeders = [event for event in self.journal() if event["event"] == "feeding"]
         return f" (process {feeders[-1].get('pid')} on {feeders[-1].get('host')})" if feeders else ""
 
-    def request_cancel(self, cases: Sequence[str]) -> None:
-        """Ask whoever works on the run to cancel `cases`."""
-        _write(self.folder / "cancel", "".join(f"{case}\n" for case in cases).encode())
+    def request_cancel(self, cases: Iterable[str]) -> None:
+        """Ask whoever works on the run to cancel `cases`: one file each, so that requests do not meet."""
+        try:
+            (self.folder / "cancel").mkdir(exist_ok=True)
+            for case in cases:
+                (self.folder / "cancel" / case).touch()
+        except OSError as error:
+            raise RunError(f"cannot write in {self.folder}/: {error.strerror}") from None
 
-    def forget_cancel(self) -> None:
-        """Take back the request: it was carried out."""
-        (self.folder / "cancel").unlink(missing_ok=True)
+    def forget_cancel(self, cases: Iterable[str]) -> None:
+        """Take back the request for `cases`: it was carried out."""
+        for case in cases:
+            (self.folder / "cancel" / case).unlink(missing_ok=True)
 
     def cancel_requested(self) -> set[str]:
         """Return the cases that someone wants cancelled."""
         try:
-            return set((self.folder / "cancel").read_text().split("\n")) & set(self.cases)
+            return {file.name for file in (self.folder / "cancel").iterdir()} & set(self.cases)
         except OSError:
             return set()
 
@@ -285,8 +298,9 @@ class Journal:
 
     def append(self, event: str, **fields: Any) -> None:
         """Append an event, stamped with the time."""
-        line = json.dumps({"time": time.time(), "event": event, **fields}) + "\n"
-        self._stream.write(line.encode())
+        line = (json.dumps({"time": time.time(), "event": event, **fields}) + "\n").encode()
+        if self._stream.write(line) != len(line):  # a full disk takes a part without a word
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(self._stream.fileno())
 
     def __enter__(self) -> Journal:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from hpcbench import config
+from hpcbench import config, process
 from hpcbench.errors import ConfigError
 
 _VERBATIM = frozenset({"setup"})  # bash, which expands ${...} itself, on the site
@@ -64,10 +63,7 @@ class Site(config.FileModel):
     @property
     def available_cores(self) -> list[int]:
         """The processors that cases may be pinned to, by their number in the operating system."""
-        cores = (
-            sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-        )
-        return cores[: self.cores] if self.cores else cores
+        return process.cores()[: self.cores]
 
 
 def load(name: str) -> Site:

@@ -34,6 +34,7 @@ BAD = [
     (["--benchmark", "toy", "--threads", ""], "--threads: the list of values is empty"),
     (["--benchmark", "toy", "--threads", "1,1"], "--threads: 1 stands twice; use --repeat to run a case again"),
     (["--benchmark", "toy", "--threads", "4:1"], "--threads: '4:1': the step never reaches the end"),
+    (["--benchmark", "toy", "--threads", "1", "--threads", "2"], "--threads is given twice; write 1,2 for two values"),
     (["--benchmark", "toy", "--repeat", "0"], "--repeat: 0 is below 1"),
     (["--benchmark", "toy", "--zip", "threads,act"], "--zip: 'threads' is not an axis of this sweep"),
     (["--benchmark", "toy", "--exclude", "threads=9"], "--exclude: no case has threads=9"),
@@ -202,6 +203,22 @@ def test_a_broken_site_is_listed_with_its_problem(place):
     shown = hpcbench("sites", cwd=place, check=0).stdout
     assert "the environment variable NOT_SET_ANYWHERE is not set" in shown
     assert "This machine" in shown
+
+
+def test_a_damaged_run_does_not_stand_in_the_way_of_the_others(place):
+    hpcbench("submit", "--benchmark", "toy", "--name", "good", "--dry-run", cwd=place, check=0)
+    for name, text in (("bad", "{"), ("odd", '{"cases": [], "created": "x"}')):
+        (place / "logs" / name).mkdir()
+        (place / "logs" / name / "run.json").write_text(text)
+    assert json.loads(hpcbench("status", "--json", cwd=place, check=0).stdout)["run"] == "good"
+    assert "is not a run" in one_line(hpcbench("status", "bad", cwd=place, check=2))
+    assert "there is no run" in one_line(hpcbench("status", "a" * 300, cwd=place, check=2))
+
+
+def test_a_baseline_is_named_as_people_write_it(place):
+    hpcbench("submit", "--benchmark", "toy", "--seconds", "0,0.1", "--name", "r", "--wait", cwd=place, check=0)
+    hpcbench("parse", "--baseline", "seconds=1e-1", cwd=place, check=0)
+    assert "there is 0, 0.1" in one_line(hpcbench("parse", "--baseline", "seconds=3", cwd=place, check=2))
 
 
 def test_no_color_is_honoured(place):

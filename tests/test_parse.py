@@ -37,7 +37,7 @@ def test_files_are_cases_named_by_the_number_in_their_names(tmp_path):
     metrics = parse(write(tmp_path, threads1_log=TIMES, threads2_log=TIMES, threads16_log=TIMES))
     assert cases(metrics) == [("threads1", 1), ("threads16", 16), ("threads2", 2)]
     assert set(metrics.cases["parameters_from"]) == {"path"}
-    assert set(metrics.cases["state"]) == {"unknown"}
+    assert set(metrics.cases["state"]) == {""}
 
 
 def test_folders_are_cases_when_each_holds_one_log_of_a_kind(tmp_path):
@@ -124,13 +124,17 @@ def test_the_cases_of_a_run_have_its_parameters_states_and_times(tmp_path):
     assert list(metrics.runs) == ["r"]
 
 
-def test_a_case_folder_alone_is_read_without_its_run(tmp_path):
-    folder = written.case(tmp_path / "r" / "a", written.records(*written.steps([3, 1])), parameters={"threads": 1})
-    metrics = parse(folder)
+@pytest.mark.parametrize(
+    ("ending", "state"), [(written.COMPLETED, "completed"), (written.FAILED, "failed"), (None, "")]
+)
+def test_a_case_folder_alone_is_read_without_its_run(tmp_path, ending, state):
+    log = written.records(*written.steps([3, 1]))
+    metrics = parse(written.case(tmp_path / "r" / "a", log, ending, parameters={"threads": 1}))
     assert metrics.cases[["run", "case", "site", "benchmark", "state"]].to_numpy().tolist() == [
-        ["r", "a", "local", "toy", "unknown"]
+        ["r", "a", "local", "toy", state]
     ]
     assert set(metrics.sources["benchmark"]) == {"toy"}
+    assert len(metrics.runs) == 0
 
 
 def test_whole_numbers_stay_whole_where_another_case_lacks_the_parameter(tmp_path):
@@ -140,6 +144,18 @@ def test_whole_numbers_stay_whole_where_another_case_lacks_the_parameter(tmp_pat
     metrics = parse(written.run(folder))
     assert metrics.cases["seed"].tolist() == [2**53 + 1, 2]
     assert str(metrics.cases["threads"].tolist()) == "[4, nan]"
+
+
+@pytest.mark.parametrize(
+    ("where", "path"), [("r", "."), ("r/a", "."), ("r/a", ".."), (".", "./r/./a/"), (".", "r/a/..")]
+)
+def test_a_run_and_a_case_have_their_names_however_they_are_reached(tmp_path, monkeypatch, where, path):
+    written.case(tmp_path / "r" / "a", written.records(*written.steps([3, 1])), parameters={"threads": 1})
+    written.run(tmp_path / "r")
+    monkeypatch.chdir(tmp_path / where)
+    metrics = parse(path)
+    assert metrics.cases[["run", "case", "state"]].to_numpy().tolist() == [["r", "a", "completed"]]
+    assert list(metrics.runs) in (["r"], [])  # a case alone has none
 
 
 def test_headline_baseline_and_invariant_are_each_benchmarks_own(tmp_path):
@@ -280,6 +296,12 @@ def test_what_is_no_plain_file_is_passed_over(tmp_path):
     (tmp_path / "threads6.log").symlink_to("nowhere")
     (tmp_path / ".threads7.log").write_text(TIMES)
     assert cases(parse(tmp_path)) == [("threads1", 1), ("threads2", 2)]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="pipe is neither a file nor a folder"):
+        parse(tmp_path / "pipe")
 
 
 def test_a_file_that_cannot_be_read_is_shown(tmp_path):

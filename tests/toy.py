@@ -82,7 +82,7 @@ def hpcbench(
     done = subprocess.run(
         [sys.executable, "-m", "hpcbench", *arguments],
         cwd=cwd,
-        env={**os.environ, "XDG_CONFIG_HOME": str(cwd / "config"), **environment},
+        env={**os.environ, "XDG_CONFIG_HOME": str(cwd / "config"), "XDG_CACHE_HOME": str(cwd / "cache"), **environment},
         capture_output=True,
         text=True,
         timeout=120,

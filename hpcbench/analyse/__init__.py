@@ -1,1 +1,1 @@
-"""From metrics to what they say: comparison, scaling, sameness, counters, failures. Knows nothing of sites."""
+"""From metrics to what they say: comparison and scaling, sameness, counters. Knows nothing of sites."""

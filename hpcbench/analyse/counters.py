@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpcbench.analyse.summary import COUNTED, Comparison, Row
-from hpcbench.metrics import rows
+from hpcbench.analyse.summary import Comparison, Row
+from hpcbench.metrics import COUNTED, rows
 
 if TYPE_CHECKING:
     from hpcbench.metrics import Metrics

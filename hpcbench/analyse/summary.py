@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpcbench.errors import UsageError, nearest
-from hpcbench.metrics import COLUMNS, rows, shown
+from hpcbench.metrics import COLUMNS, COUNTED, rows, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 # Axes whose value says how many devices share the work: ideal speed-up is proportional to it.
 SCALING = frozenset({"threads", "cores", "processes", "ranks", "world_size", "gpus", "devices", "nodes", "workers"})
 
-# What is averaged: foreign logs do not say how they ended, so they count as they are.
-COUNTED = ("completed", "unknown")
 
 _FALLBACK = ("step_time", "tokens_per_second", "samples_per_second", "wall_time")  # headline of logs that name none
 _CONFIDENCE = 0.95
@@ -243,7 +241,7 @@ def _baseline(
             if name not in axes:
                 raise UsageError(f"--baseline: {name!r} is not an axis of these logs{nearest(name, axes)}")
             values = _values(points, name)
-            match = [value for value in values if str(value) == text] or (values[:1] if text == "first" else [])
+            match = [value for value in values if _is(value, text)] or (values[:1] if text == "first" else [])
             if not match:
                 there = ", ".join(dict.fromkeys(shown(str(value)) for value in values))
                 raise UsageError(f"--baseline: no case has {name}={text}; there is {there}")
@@ -261,6 +259,16 @@ def _baseline(
     return chosen
 
 
+def _is(value: object, text: str) -> bool:
+    """Tell whether `text` is how a person would write `value`."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return float(text) == value
+        except ValueError:
+            return False
+    return str(value).lower() == text.lower() if isinstance(value, bool) else str(value) == text
+
+
 def _values(points: Sequence[Row], axis: str) -> list[Any]:
     """Return the values of an axis in order; the points are in the order of the axes before it first."""
     return sorted((row.point[axis] for row in points), key=order)
@@ -276,7 +284,7 @@ def _with_ratios(
     result = []
     for row in points:
         base = by_point.get(tuple(baseline.get(axis, row.point[axis]) for axis in axes))
-        if base is None or COLUMNS[metric].better is None:
+        if base is None or not COLUMNS[metric].is_speed:
             result.append(row)
             continue
         ratio = _ratio(row.metrics[metric], base.metrics[metric], lower_is_better=COLUMNS[metric].better == "lower")
@@ -291,7 +299,7 @@ def _with_ratios(
 
 def _ratio(side: Spread, base: Spread, *, lower_is_better: bool) -> Ratio | None:
     """Divide two means; the interval is Welch's t on the logarithms of the repeats' means."""
-    if not side.values or not base.values or not side.mean > 0 or not base.mean > 0:
+    if not 0 < side.mean < math.inf or not 0 < base.mean < math.inf:  # NaN where nothing was measured
         return None
     speedup = base.mean / side.mean if lower_is_better else side.mean / base.mean
     if side is base or min(len(side.values), len(base.values)) < 2 or min(*side.values, *base.values) <= 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -20,7 +21,8 @@ from hpcbench.report.view import Section
 
 SCHEMA = "hpcbench/report/1"
 _MAX_DEPTH = 50
-_FILES = {"report.md", "report.json", "figures", "tables"}  # whoever has added to them loses nothing
+# what a report consists of; a folder that holds anything else is somebody's, and is not replaced
+_OURS = re.compile(r"report\.(?:md|json)|figures(?:/[^/]+\.(?:png|svg))?|tables(?:/[^/]+\.csv)?")
 
 
 def report(metrics: Metrics, folder: Path | str, baseline: Mapping[str, str] | None = None) -> Path:
@@ -36,8 +38,8 @@ def report(metrics: Metrics, folder: Path | str, baseline: Mapping[str, str] | N
         raise HpcbenchError("there is nothing to report: no log of a known format was found")
     aside: Path | None = None
     try:
-        if place.exists() and not {file.name for file in place.iterdir()} <= _FILES:
-            raise RunError(f"{target} holds other files than a report: name another folder with -o")
+        if place.exists() and (other := _not_ours(place)):
+            raise RunError(f"{target} holds other files than a report ({other}): name another folder with -o")
         place.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
         aside.chmod(0o755)
@@ -47,15 +49,27 @@ def report(metrics: Metrics, folder: Path | str, baseline: Mapping[str, str] | N
         data = json.dumps(plain(_json(metrics, sections)), indent=1, allow_nan=False)
         (aside / "report.json").write_text(data + "\n")
         (aside / "report.md").write_text(markdown.write(metrics, sections), encoding="utf-8")
-        if place.exists():
-            shutil.rmtree(place)
-        aside.rename(place)
+        if place.exists():  # the old one stays until the new one is in its place
+            old = place.rename(aside.with_name(f"{aside.name}.old"))
+            aside.rename(place)
+            shutil.rmtree(old)
+        else:
+            aside.rename(place)
     except OSError as error:
         raise RunError(f"cannot write the report in {target}/: {error.strerror or error}") from None
     finally:
         if aside is not None and aside.exists():
             shutil.rmtree(aside, ignore_errors=True)
     return target / "report.md"
+
+
+def _not_ours(folder: Path) -> str | None:
+    """Return the name of something in `folder` that no report has."""
+    names = (file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*")))
+    found = [name for name in names if not _OURS.fullmatch(name)]
+    if found:
+        return found[0]
+    return None if (folder / "report.json").exists() or not any(folder.iterdir()) else "files"
 
 
 def section(metrics: Metrics, comparison: Comparison) -> Section:
@@ -100,7 +114,7 @@ def _tables(metrics: Metrics, sections: list[Section], folder: Path) -> None:
 
 
 def _json(metrics: Metrics, sections: list[Section]) -> dict[str, Any]:
-    """Describe the report for programs; ``docs/report.md`` documents the schema."""
+    """Describe the report for programs; ``docs/json.md`` documents the schema."""
     return {
         "schema": SCHEMA,
         "runs": {name: dict(run) for name, run in metrics.runs.items()},

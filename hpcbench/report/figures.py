@@ -71,7 +71,8 @@ def draw(metrics: Metrics, section: Section, folder: Path, number: int | None) -
             if _worth_drawing(comparison.rows, name, place):
                 figure, caption = _metric_over_axis(section, name, str(axis))
                 save(figure, f"{name}-over-{axis}", caption)
-        if axis in SCALING and any(row.ratio for row in comparison.rows) and _numeric(comparison.rows, str(axis)):
+        compared = sum(row.ratio is not None for row in comparison.rows)
+        if axis in SCALING and compared > 1 and _numeric(comparison.rows, str(axis)):
             save(*_scaling(section, str(axis)))
         if comparison.metrics and (figure_and_caption := _over_steps(metrics, section)) is not None:
             save(*figure_and_caption)

@@ -13,7 +13,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from hpcbench.analyse.sameness import TOLERANCE, Sameness
-from hpcbench.metrics import COLUMNS, Metrics, quantity, rows
+from hpcbench.metrics import COLUMNS, COUNTED, Metrics, quantity, rows
 from hpcbench.report import view
 from hpcbench.report.view import Section
 
@@ -147,6 +147,7 @@ def _section(section: Section) -> dict[str, Any]:
         "comparison": table(*view.comparison_table(comparison)) if comparison.metrics else None,
         "metric": COLUMNS[comparison.metrics[0]].label if comparison.metrics else "",
         "baseline": view.point_name(comparison.baseline) if comparison.baseline else "",
+        "rates": any(COLUMNS[name].unit.endswith("/s") for name in comparison.metrics),
         "ratios": any(row.ratio for row in comparison.rows),
         "warmup": _ranges(comparison.warmup),
         "repeated": repeats > 1,
@@ -233,8 +234,8 @@ def _failures(metrics: Metrics) -> _Markdown | None:
     listed = []
     for case in rows(metrics.cases):
         key = (case.run, case.case)
-        if case.state not in ("completed", "unknown") or (key in said):
-            listed.append([case.case, case.state.replace("_", " "), case.reason, said.get(key, "")])
+        if case.state not in COUNTED or (key in said):
+            listed.append([case.case, (case.state or "not said").replace("_", " "), case.reason, said.get(key, "")])
     return table(["case", "state", "reason", "the log says"], listed) if listed else None
 
 

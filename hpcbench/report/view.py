@@ -73,7 +73,7 @@ def comparison_table(comparison: Comparison) -> tuple[list[str], list[list[str]]
 def _aligned(values: Sequence[float]) -> list[str]:
     """Write a column's numbers with the decimals that give its smallest four digits, unless they are far apart."""
     known = [abs(value) for value in values if math.isfinite(value) and value]
-    if not known or max(known) > 100 * min(known) or min(known) >= 1000:
+    if not known or max(known) > 10 * min(known) or min(known) >= 1000:
         return [significant(value) for value in values]
     decimals = len(significant(min(known)).partition(".")[2])
     return [f"{value:,.{decimals}f}" if math.isfinite(value) else significant(value) for value in values]

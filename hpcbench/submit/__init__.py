@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from hpcbench import benchmark as benchmarks
 from hpcbench import config, process, provenance, render
 from hpcbench import site as sites
-from hpcbench.errors import ConfigError, UsageError
+from hpcbench.errors import ConfigError, RunError, UsageError
 from hpcbench.plan import Plan, Sweep, plan
 from hpcbench.run import FINAL, CaseState, Run
 from hpcbench.submit import feeder
@@ -33,8 +32,8 @@ def submit(
     """Plan, render and start a sweep; returns at once, the sweep goes on in the background.
 
     `axes` maps a parameter to its values, typed or in the text form of the command line. With `dry_run` the run folder
-    is written and nothing is started; `resume` would start it. Raises `ConfigError`, `UsageError` or `RunError`, and
-    then nothing was written.
+    is written and nothing is started; `resume` would start it. Raises `ConfigError`, `UsageError` or `RunError`; then
+    nothing was written, or the run is there and the error says that it could not be started.
     """
     names = [site] if isinstance(site, str) else list(site)
     chosen = [sites.load(each) for each in names]
@@ -46,19 +45,28 @@ def submit(
     planned = plan(loaded, chosen, sweep)
     _check_cores(planned)
     _check_paths(planned)
-    run_name = name or _free_name(Path(logs), what)
+    run_name = name or f"{what}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not config.NAME.fullmatch(run_name):
         raise UsageError(f"--name: {run_name!r} is not a plain name (letters, digits, '.', '_', '-')")
-    bundles = render.render(planned, run_name)
-    run = Run.create(
-        Path(logs),
-        run_name,
-        _record(planned, run_name, command),
-        {bundle.case.name: bundle.files for bundle in bundles},
-    )
+    run = _create(planned, Path(logs), run_name, command, chosen=name is not None)
     if not dry_run:
         feeder.launch(run)
     return run
+
+
+def _create(planned: Plan, logs: Path, name: str, command: Sequence[str] | None, *, chosen: bool) -> Run:
+    """Write the run; a name that was not asked for gets a number where it is taken."""
+    for number in range(1, 100):
+        free = name if number == 1 else f"{name}-{number}"
+        if (logs / free).exists() and not chosen:
+            continue
+        bundles = {bundle.case.name: bundle.files for bundle in render.render(planned, free)}
+        try:
+            return Run.create(logs, free, _record(planned, free, command), bundles)
+        except RunError:
+            if chosen or not (logs / free).exists():
+                raise
+    raise RunError(f"{logs / name} exists already")
 
 
 def resume(run: Run) -> int:
@@ -77,7 +85,7 @@ def cancel(run: Run, cases: Sequence[str] = (), patience: float = 40.0) -> list[
         raise UsageError(f"run {run.name} has no case {unknown[0]!r}")
     wanted = set(cases or run.cases)
     if run.busy():
-        run.request_cancel(sorted(wanted))
+        run.request_cancel(wanted)
         process.until(
             lambda: not run.busy() or all(s.state in FINAL for s in run.states() if s.case in wanted), patience
         )
@@ -130,7 +138,7 @@ def _record(planned: Plan, name: str, command: Sequence[str] | None) -> dict[str
         "schema": "hpcbench/run/1",
         "run": name,
         "created": time.time(),
-        "command": list(command if command is not None else sys.argv),
+        "command": list(command or []),
         "benchmark": benchmark.name,
         "title": benchmark.title,
         "description": benchmark.description.strip(),
@@ -143,18 +151,9 @@ def _record(planned: Plan, name: str, command: Sequence[str] | None) -> dict[str
         # sites that are this machine share it
         "place": {
             "slots": min(site.slots for site in planned.sites),
-            "cores": sorted({core for site in planned.sites for core in site.available_cores}),
+            "cores": list(dict.fromkeys(core for site in planned.sites for core in site.available_cores)),
         },
         "machine": provenance.machine(),
-        "software": provenance.software(),
+        "software": provenance.software(planned.sites[0].python, planned.sites[0].env),
         "cases": [case.name for case in planned.cases],
     }
-
-
-def _free_name(logs: Path, benchmark: str) -> str:
-    stamp = f"{benchmark}-{time.strftime('%Y%m%d-%H%M%S')}"
-    name, number = stamp, 1
-    while (logs / name).exists():
-        number += 1
-        name = f"{stamp}-{number}"
-    return name

@@ -8,13 +8,15 @@ takes over what the journal and the cases' own files tell.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from hpcbench import process
+from hpcbench import process, provenance
 from hpcbench.errors import HpcbenchError, RunError
 from hpcbench.process import Job
 from hpcbench.render import JOB_SCRIPT
@@ -46,9 +48,9 @@ def launch(run: Run) -> None:
             check=False,
         )
     if done.returncode != 0:
-        raise RunError(f"the background process did not start; see {folder}/feeder.log")
+        raise RunError(f"{run.name} was written, but its background process did not start; see {folder}/feeder.log")
     if not process.until(lambda: sum(event["event"] == "feeding" for event in run.journal()) > before, 30.0):
-        raise RunError(f"the background process did not come up; see {folder}/")
+        raise RunError(f"{run.name} was written, but its background process did not come up; see {folder}/")
 
 
 def feed(folder: str, visible_gpus: str | None) -> None:
@@ -58,19 +60,37 @@ def feed(folder: str, visible_gpus: str | None) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible_gpus
     run = Run.load(Path(folder))
     with run.take() as journal:
-        journal.append("feeding", pid=os.getpid(), host=process.host())
-        _Feeder(run, journal).work()
+        journal.append("feeding", pid=os.getpid(), host=process.host(), software=provenance.software())
+        feeder = _Feeder(run, journal)
+        with _machine(feeder.cancel_requested):
+            feeder.work()
         journal.append("done")
 
 
+@contextlib.contextmanager
+def _machine(meanwhile: Callable[[], None]) -> Iterator[None]:
+    """Wait until no other run of this user uses this machine: runs that overlap would measure each other."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hpcbench"
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f"{process.host()}.lock").open("ab") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                meanwhile()
+                time.sleep(_POLL)
+        yield
+
+
 def cancel(run: Run, journal: Journal, cases: set[str]) -> None:
-    """Cancel `cases`, running or not, as the holder of the run's lock."""
+    """Cancel `cases`, running or not, as the holder of the run's lock; what cannot be asked is left as it is."""
     for state in run.states():
-        if state.case in cases and state.state not in FINAL:
+        if state.case in cases and state.state not in FINAL | {"unknown"}:
             journal.append("cancelled", case=state.case)
             if state.job is not None:
                 process.stop(state.job)
-    run.forget_cancel()
+    run.forget_cancel(cases)
 
 
 class _Feeder:
@@ -80,7 +100,8 @@ class _Feeder:
         self.run, self.journal = run, journal
         place = run.record["place"]
         self.slots: int = place["slots"]
-        self.cores: list[int] = place["cores"]
+        usable = process.cores()  # it may be fewer than when the run was made
+        self.cores: list[int] = [core for core in place["cores"] if core in usable] or usable
         self.running: dict[str, Job] = {}
         self.pinned: dict[str, list[int]] = {}
         self.children: dict[str, subprocess.Popen[bytes]] = {}
@@ -102,14 +123,15 @@ class _Feeder:
 
     def work(self) -> None:
         while self.waiting or self.running:
-            self._cancel()
+            self.cancel_requested()
             while self.waiting and len(self.running) < self.slots:
                 if (cores := self._free(self.waiting[0])) is None:
                     break
                 self._start(self.waiting.pop(0), cores)
             process.wait_any(self.running.values(), _POLL)
             for case, job in list(self.running.items()):
-                if not process.alive(job):
+                child = self.children.get(case)
+                if (child is not None and child.poll() is not None) or not process.alive(job):
                     self._end(case, job)
 
     def _free(self, case: str) -> list[int] | None:
@@ -147,7 +169,8 @@ class _Feeder:
         del self.running[case]
         self.pinned.pop(case, None)
 
-    def _cancel(self) -> None:
+    def cancel_requested(self) -> None:
+        """Carry out what someone wants cancelled."""
         requested = self.run.cancel_requested()
         if not requested:
             return

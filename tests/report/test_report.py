@@ -188,12 +188,13 @@ def test_a_report_replaces_the_one_before(run, tmp_path):
     assert json.loads((tmp_path / "out" / "report.json").read_text())["runs"].keys() == {"other"}
 
 
-@pytest.mark.parametrize("name", ["notes.md", ".git", "figures.zip"])
+@pytest.mark.parametrize("name", ["notes.md", ".git", "figures.zip", "figures/mine.txt", "tables/a/b.csv"])
 def test_a_folder_with_other_files_is_left_alone(run, tmp_path, name):
     report(parse(run), tmp_path / "out")
+    (tmp_path / "out" / name).parent.mkdir(exist_ok=True)
     (tmp_path / "out" / name).write_text("mine")
     before = digests(tmp_path / "out")
-    with pytest.raises(RunError, match="holds other files than a report: name another folder with -o"):
+    with pytest.raises(RunError, match=r"holds other files than a report \(.*\): name another folder with -o"):
         report(parse(run), tmp_path / "out")
     assert digests(tmp_path / "out") == before
 
@@ -310,6 +311,19 @@ def test_a_report_can_be_written_whatever_came_of_the_cases(tmp_path, outcome):
     json.loads((tmp_path / "out" / "report.json").read_text(), parse_constant=pytest.fail)
 
 
+def test_losses_that_are_no_numbers_are_in_the_table_and_not_in_the_figures(tmp_path):
+    for threads, loss in ((1, 4.0), (2, math.inf), (4, math.nan)):
+        log = written.records({"record": "eval", "task": "validation", "metric": "loss", "value": loss, "step": 1})
+        for repeat in (1, 2):
+            written.case(
+                tmp_path / "r" / f"{threads}-{repeat}", log,
+                parameters={"threads": threads}, repeat=repeat, headline=["validation_loss"],
+            )  # fmt: skip
+    text = report(parse(written.run(tmp_path / "r")), tmp_path / "out").read_text()
+    assert [row[2] for row in tables(text)[0][1:]] == ["4.000", "inf", "–"]
+    assert list((tmp_path / "out" / "figures").iterdir()) == []  # one number is no figure
+
+
 def test_two_benchmarks_and_foreign_logs_have_a_chapter_each(tmp_path):
     for name, headline in (("one", "step_time"), ("two", "wall_time")):
         for threads in (1, 2):
@@ -326,7 +340,7 @@ def test_two_benchmarks_and_foreign_logs_have_a_chapter_each(tmp_path):
     assert headings == [
         "# Benchmark one and Benchmark two and Logs",
         "## Benchmark one", "### Results", "## Benchmark two", "### Results", "## Logs", "### Results",
-        "## Failures", "## What ran where", "## Where the numbers come from",
+        "## What did not complete", "## What ran where", "## Where the numbers come from",
     ]  # fmt: skip
     comparisons = [each[0] for each in tables(text) if "runs" in each[0]]
     assert [next(cell for cell in row if "time" in cell) for row in comparisons] == [
@@ -412,7 +426,7 @@ def test_no_text_from_outside_changes_the_report(tmp_path, text):
     written_text = file.read_text(encoding="utf-8")
     headings = [line for line in written_text.splitlines() if re.match("#+ ", line)]
     assert headings[1:] == [
-        "## Results", "## Failures", "## What ran where", "## Where the numbers come from",
+        "## Results", "## What did not complete", "## What ran where", "## Where the numbers come from",
     ]  # fmt: skip
     assert len(tables(written_text)) == 4
     outside_code = re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "", re.sub(r"\\.", "", written_text))
@@ -488,7 +502,7 @@ def comparison_of(folder, baseline=None):
 
 @pytest.mark.parametrize(("times", "title", "cells"), [
     ([12.1612, 3.27289], "step time (s)", ["12.161", "3.273"]),  # the same decimals, as many as the smallest needs
-    ([0.5, 0.025], "step time (ms)", ["500.00", "25.00"]),
+    ([0.5, 0.0625], "step time (ms)", ["500.00", "62.50"]),
     ([120.0, 0.5], "step time (s)", ["120.0", "0.5000"]),  # too far apart for that
     ([1e-6, 2e-6], "step time (µs)", ["1.000", "2.000"]),
 ])  # fmt: skip
@@ -580,6 +594,23 @@ def test_the_steps_of_every_case_are_drawn_warm_up_hollow(run):
         times for repeats in TIMES.values() for times in repeats
     )
     assert [list(line.get_xdata()) for line in hollow] == [[0]] * 6
+
+
+def test_a_legend_of_many_lines_leaves_the_figure_its_room(tmp_path):
+    import matplotlib.pyplot as plt
+
+    for index in range(30):
+        parameters = {"threads": 1 + index % 2, "data": f"/a/rather/long/path/to/the/data/number/{index // 2}"}
+        written.case(tmp_path / "r" / f"{index:02d}", written.records(*written.steps([9, 1])), parameters=parameters)
+    metrics, comparison = comparison_of(written.run(tmp_path / "r"))
+    with plt.rc_context(figures._STYLE):
+        figure, _ = figures._metric_over_axis(section(metrics, comparison), "step_time", "threads")
+        figure.canvas.draw()
+        plt.close(figure)
+    assert figure.axes[0].get_position().height * figure.get_figheight() > 3  # inches
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
 
 
 @pytest.mark.parametrize("points", [

@@ -221,6 +221,71 @@ def test_setup_of_the_site_runs_first_and_its_failure_is_told(place):
     assert ran(place, "b") == []
 
 
+@pytest.mark.parametrize("setup", ["set -euo pipefail", "cd /tmp", "trap 'echo mine' DEBUG", "alias x=y"])
+def test_usual_lines_of_a_setup_do_no_harm(place, setup):
+    (place / "sites").mkdir()
+    (place / "sites" / "usual.yaml").write_text(f"title: Usual\nsetup: |\n  {setup}\n")
+    hpcbench(
+        "submit",
+        "--site",
+        "usual",
+        "--benchmark",
+        "toy",
+        "--act",
+        "ok,exit 3",
+        "--name",
+        "r",
+        "--wait",
+        cwd=place,
+        check=4,
+    )
+    assert list(states(place, "r").values()) == ["completed", "failed"]
+    assert "exit status 3" in hpcbench("status", "r", cwd=place).stdout
+
+
+def test_a_setup_that_exits_is_not_a_completed_case(place):
+    (place / "sites").mkdir()
+    (place / "sites" / "exits.yaml").write_text("title: Exits\nsetup: exit 0\n")
+    done = hpcbench("submit", "--site", "exits", "--benchmark", "toy", "--name", "r", "--wait", cwd=place, check=1)
+    assert "the site's setup ended with status 0 before the program began" in done.stderr
+
+
+def test_wall_time_is_the_programs_own_without_the_setup(place):
+    (place / "sites").mkdir()
+    (place / "sites" / "slow.yaml").write_text("title: Slow\nsetup: sleep 2\n")
+    hpcbench("submit", "--site", "slow", "--benchmark", "toy", "--name", "r", "--wait", cwd=place, check=0)
+    record = json.loads((place / "logs" / "r" / "001" / "exit.json").read_text())
+    assert record["wall_time"] < record["ended"] - record["started"] - 1.9
+
+
+def test_a_pipe_in_a_program_ends_as_in_a_shell(place):
+    pipe = toy.BENCHMARK.replace(
+        'command: ["{{ python }}", "{{ program }}", "--act={{ act }}", "--seconds={{ seconds }}"]',
+        "command: [bash, -c, 'yes | head -1']",
+    ).replace("end: {", "# end: {")
+    (place / "templates" / "toy" / "benchmark.yaml").write_text(pipe)
+    hpcbench("submit", "--benchmark", "toy", "--name", "r", "--wait", cwd=place, check=0)
+    assert (place / "logs" / "r" / "001" / "stderr.log").read_text() == ""
+
+
+def test_two_runs_take_turns_on_the_machine(place):
+    for name in ("a", "b"):
+        hpcbench("submit", "--benchmark", "toy", "--seconds", "1", "--name", name, cwd=place, check=0)
+    assert set(states(place, "b").values()) == {"queued"}
+    for name in ("a", "b"):
+        hpcbench("wait", name, cwd=place, check=0)
+    first, second = (json.loads((place / "logs" / name / "001" / "exit.json").read_text()) for name in ("a", "b"))
+    assert first["ended"] <= second["started"]
+
+
+def test_a_run_that_waits_for_the_machine_can_be_cancelled(place):
+    hpcbench("submit", "--benchmark", "toy", "--act", "hang", "--name", "a", cwd=place, check=0)
+    hpcbench("submit", "--benchmark", "toy", "--name", "b", cwd=place, check=0)
+    hpcbench("cancel", "b", cwd=place, check=0)
+    assert set(states(place, "b").values()) == {"cancelled"}
+    hpcbench("cancel", "a", cwd=place, check=0)
+
+
 def test_what_a_program_leaves_running_is_gone_before_the_next_case(place):
     hpcbench("submit", "--benchmark", "toy", "--act", "leave a child,ok", "--name", "r", "--wait", cwd=place, check=0)
     until(lambda: not any("time.sleep(600)" in command for command in processes_under(place).values()))
@@ -289,6 +354,35 @@ def test_cancel_of_one_case_lets_the_others_go_on(place):
     hpcbench("cancel", "r", "001-acthang", cwd=place, check=0)
     hpcbench("wait", "r", cwd=place, check=4)
     assert list(states(place, "r").values()) == ["cancelled", "completed"]
+
+
+def test_no_cancel_request_is_lost_while_another_is_carried_out(place):
+    hpcbench("submit", "--benchmark", "toy", "--act", "ignore TERM,hang,ok", "--name", "r", cwd=place, check=0)
+    until(lambda: "ignoring" in (events(place, "r", "001-actignore_TERM") if len(ran(place, "r")) else {}))
+    command = [sys.executable, "-m", "hpcbench", "cancel", "r"]
+    both = [subprocess.Popen([*command, case], cwd=place, stdout=-3) for case in ("001-actignore_TERM", "002-acthang")]
+    assert [each.wait(timeout=60) for each in both] == [0, 0]
+    hpcbench("wait", "r", cwd=place, check=4)
+    assert list(states(place, "r").values()) == ["cancelled", "cancelled", "completed"]
+
+
+def test_a_job_of_another_machine_is_unknown_counts_in_no_mean_and_cannot_be_cancelled(place):
+    hpcbench("submit", "--benchmark", "toy", "--act", "ok,hang", "--name", "r", cwd=place, check=0)
+    until(lambda: len(ran(place, "r")) == 2)
+    kill(processes_under(place))
+    started = place / "logs" / "r" / "002-acthang" / "started.json"
+    started.write_text(json.dumps({**json.loads(started.read_text()), "host": "elsewhere"}))
+    assert list(states(place, "r").values()) == ["completed", "unknown"]
+    assert "could not be cancelled" in hpcbench("cancel", "r", cwd=place, check=4).stderr
+    assert list(states(place, "r").values()) == ["completed", "unknown"]
+    rows = json.loads(hpcbench("parse", "logs/r", "--json", cwd=place, check=4).stdout)["sections"][0]["rows"]
+    assert {row["point"]["act"]: row["completed"] for row in rows} == {"ok": 1, "hang": 0}
+
+
+def test_a_failed_case_is_failed_when_only_its_folder_is_read(place):
+    hpcbench("submit", "--benchmark", "toy", "--act", "exit 3", "--name", "r", "--wait", cwd=place, check=1)
+    done = hpcbench("parse", "logs/r/001", cwd=place, check=1)
+    assert "failed, exit status 3" in done.stdout
 
 
 def test_cancel_works_when_nothing_feeds_the_run(place):
