@@ -106,7 +106,8 @@ def _case_files(plan: Plan, case: Case, site: Site, run: str) -> dict[str, bytes
     command = [_argument(benchmark, names, ("command", index), item) for index, item in enumerate(benchmark.command)]
     environment = dict(site.env)
     for name, value in benchmark.env.items():
-        environment[name] = _argument(benchmark, names, ("env", name), value)
+        if text := _argument(benchmark, names, ("env", name), value):  # empty: left as it is on the site
+            environment[name] = text
     token = f"hb-{run}-{case.name}"
     script = {
         "token": token,
@@ -272,7 +273,7 @@ class _Bash:
         elif letter == {"${": "}", "((": ")", "$[": "]", "$(": ")", "(": ")"}.get(top):
             stack.pop()
             self.start = top == "("
-        elif letter == "'" and (code or (top == "${" and '"' not in stack)):
+        elif letter == "'" and (code or top == "${"):  # a quote in "${x:-'}'}" too, unless in POSIX mode
             stack.append(letter)
         elif top == "((" and letter == "(":
             stack.append(top)

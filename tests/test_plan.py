@@ -156,3 +156,107 @@ def test_exclusions_leave_cases_out_and_must_hit_something(bench):
 def test_a_sweep_of_too_many_cases_is_refused_before_it_is_laid_out(bench):
     with pytest.raises(UsageError, match="more than 100000 cases"):
         planned(bench, {"threads": "1:1000", "seconds": "1:1000"})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("--threads 1_0:1_2", "'1_0:1_2' is not a range of numbers"),  # as 1_0 is not a number either
+        ("--threads \u0661:\u0663", "is not a range of numbers"),
+        ("--threads \u0661", "is not a whole number"),
+        ("--threads 1:3:0.5", "'1.5' is not a whole number"),
+        ("--threads 1e999999999:1e999999999", "is not a finite range"),
+        ("--rate 1:1e9999999:*1e999999", "is not a finite range"),
+        ("--rate 1:2:1e-40", "more than 10000 values"),
+        ("--rate nan:1", "is not a finite range"),
+        ("--threads -8:-1:*2", "a factor above 1 goes from a number above 0 upwards"),
+        ("--threads '1\n2'", "is more than one line"),
+        ("--prompt-text 'a\nb'", "is more than one line"),
+        ("--prompt-text '\n'", "is more than one line"),
+        ("--prompt-text '\"a\"b'", "--prompt-text: "),
+        ("--prompt-text caf\udce9", "holds a NUL or half a character"),
+        ("--fast true,yes", "True stands twice"),
+        ("--rate 1,1.0", "1.0 stands twice"),
+        ("--threads 1 --threads 2", "--threads is given twice"),
+        ("--repeat 1 --repeat 2", "--repeat is given twice"),
+        ("--repeat \u0663", "is not a whole number"),
+        ("--repeat -1", "is not a whole number"),
+        ("--repeat " + "9" * 5000, "is not a whole number"),
+        ("--threads '1", "No closing quotation"),
+        ("--threads", "the option --threads needs a value"),
+        ("threads 1", "expected an option, found 'threads'"),
+        ("--thread 1", "unknown parameter 'thread'; did you mean 'threads'?"),
+        ("--exclude threads=1,threads=2", "threads stands twice"),
+        ("--exclude 'threads=1\nbatch=2'", "is more than one line"),
+        ("--exclude ,", "write name=value"),
+    ],
+)
+def test_a_hostile_command_line_is_one_sentence(text, said):
+    with pytest.raises(UsageError) as caught:
+        Sweep.parse(text, PARAMETERS)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.data())
+def test_zips_and_exclusions_read_back_too(data):
+    size = data.draw(st.integers(1, 4))
+    integers = st.lists(st.integers(1, 99), min_size=size, max_size=size, unique=True)
+    texts = st.lists(
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=1, unique=True
+    )
+    axes = {"threads": data.draw(integers), "prompt_text": data.draw(texts), "batch": data.draw(integers)}
+    made = Sweep.make(PARAMETERS, axes, zips=data.draw(st.sampled_from([(), ("batch,threads",)])))
+    hits = data.draw(st.lists(st.sampled_from(list(made.points())), max_size=3))
+    excluded = tuple(tuple(hit.items()) for hit in hits)
+    asked = Sweep(made.axes, made.zips, excluded, 2)
+    assert Sweep.parse(str(asked), PARAMETERS) == asked
+
+
+def test_one_value_is_an_axis_of_one_and_no_axis_is_one_case(bench):
+    assert [case.name for case in planned(bench, {"threads": "2"}).cases] == ["001"]
+    assert [case.name for case in planned(bench, {}).cases] == ["001"]
+    assert planned(bench, {"threads": "1,2", "seconds": "1"}).axes == ("threads",)
+
+
+def test_an_axis_of_python_values_is_checked_as_its_text_is():
+    assert Axis.of("threads", [1, "2"], PARAMETERS["threads"]).values == (1, 2)
+    for values in ([], [1, "1"], [1.5], [True], [None], ["a"]):
+        with pytest.raises(UsageError, match="threads"):
+            Axis.of("threads", values, PARAMETERS["threads"])
+    for values in ([1], [True], [None], [b"a"]):
+        with pytest.raises(UsageError, match="is not text; quote it"):
+            Axis.of("prompt_text", values, PARAMETERS["prompt_text"])
+
+
+def test_exclusions_compare_values_not_their_spelling(bench):
+    cases = planned(bench, {"seconds": "0.5,1"}, exclude=["seconds=1.0"]).cases
+    assert [case.parameters["seconds"] for case in cases] == [0.5]
+    assert planned(bench, {"threads": "1,2"}, exclude=["act=ok,threads=2"]).cases[-1].parameters["threads"] == 1
+
+
+def test_every_site_runs_each_case_before_the_next_begins(bench, tmp_path, monkeypatch):
+    (tmp_path / "sites").mkdir()
+    (tmp_path / "sites" / "other.yaml").write_text("title: Other\n")
+    monkeypatch.chdir(tmp_path)
+    sites = [site.load("local"), site.load("other")]
+    cases = plan(bench, sites, Sweep.make(bench.parameters, {"threads": "1,2"}, repeat=2)).cases
+    assert [case.name for case in cases] == [
+        "001-local-threads1", "002-other-threads1", "003-local-threads2", "004-other-threads2",
+        "005-local-threads1", "006-other-threads1", "007-local-threads2", "008-other-threads2",
+    ]  # fmt: skip
+    assert [case.repeat for case in cases] == [1, 1, 1, 1, 2, 2, 2, 2]
+
+
+def test_no_site_or_the_same_one_twice_is_refused(bench):
+    for sites in ([], [site.load("local"), site.load("local")]):
+        with pytest.raises(UsageError, match="--site: name one site or several different ones"):
+            plan(bench, sites, Sweep())
+
+
+def test_as_many_values_as_an_axis_may_have_and_no_more():
+    assert len(Axis.parse("threads", "1:10000", PARAMETERS["threads"]).values) == 10_000
+    with pytest.raises(UsageError, match="more than 10000"):
+        Axis.parse("threads", "1:10001", PARAMETERS["threads"])
+    with pytest.raises(UsageError, match="more than 10000"):
+        Axis.parse("threads", "1:6000,6001:12000", PARAMETERS["threads"])

@@ -46,7 +46,10 @@ class Spread:
     @property
     def over_repeats(self) -> float:
         """Standard deviation over repeats."""
-        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 and math.isfinite(self.mean) else math.nan
+        if len(self.values) < 2 or not math.isfinite(self.mean):
+            return math.nan
+        # equal values have a mean that is rounded, and so a tiny spread that is not theirs
+        return 0.0 if min(self.values) == max(self.values) else float(np.std(self.values, ddof=1))
 
 
 @dataclass(frozen=True)
