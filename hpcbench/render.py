@@ -273,7 +273,7 @@ class _Bash:
         elif letter == {"${": "}", "((": ")", "$[": "]", "$(": ")", "(": ")"}.get(top):
             stack.pop()
             self.start = top == "("
-        elif letter == "'" and (code or top == "${"):  # a quote in "${x:-'}'}" too, unless in POSIX mode
+        elif letter == "'" and top != '"':  # a quote in "${x:-'}'}" and $(( ')' )) as well
             stack.append(letter)
         elif top == "((" and letter == "(":
             stack.append(top)
@@ -314,6 +314,9 @@ class _Bash:
             self.open += ["((", "(("]
             return 2
         elif text.startswith("<<<", at):
+            return 3
+        elif text.startswith(("<((", ">(("), at):  # whose end bash looks for as it does for that of $((
+            self.open += ["((", "(("]
             return 3
         elif match := _HERE.match(text, at):
             mark = re.sub(r"""['"\\]""", "", match[2])

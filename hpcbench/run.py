@@ -214,15 +214,22 @@ class Run:
             return "failed", f"the site's setup ended with status {status} before the program began"
         if status == 0 and signal is None:
             end = self.case(name).get("end")
-            if not end or end["text"].encode() in _tail(self.folder / name / end["file"]):
+            mark = (end.get("file"), end.get("text")) if isinstance(end, dict) else (None, None)
+            if end is None or (isinstance(mark[1], str) and mark[1].encode() in self._log_tail(name, mark[0])):
                 return "completed", ""
-            return "failed", f"exit status 0, but {end['file']} has no end marker"
+            return "failed", f"exit status 0, but {mark[0]} has no end marker"
         logs = _tail(self.folder / name / "stderr.log") + b"\n" + _tail(self.folder / name / "stdout.log")
         memory = out_of_memory(logs)
         if memory is None and signal == "KILL" and _number(record, "oom_kills"):
             memory = "the kernel killed a process for memory while it ran"
         how = f"killed by signal {signal}" if signal else f"exit status {status}"
         return ("out_of_memory", f"{how}: {memory}") if memory else ("failed", how)
+
+    def _log_tail(self, case: str, file: object) -> bytes:
+        """Read the end of a log of a case; nothing where a case.json names no file inside the case's folder."""
+        if not isinstance(file, str) or Path(file).is_absolute() or ".." in Path(file).parts:
+            return b""
+        return _tail(self.folder / case / file)
 
     def busy(self) -> bool:
         """Tell whether a process works on this run now."""

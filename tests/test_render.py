@@ -169,6 +169,7 @@ def refused(folder, template, target="a.sh", **names):
         ("cat <<END{{ v }}", "the end mark of a here-document"),
         ("echo $(( {{ v }}", "arithmetic"),  # a[$(touch x)] is run there, quoted or not
         ("(( x = {{ v }}", "arithmetic"),
+        ("((')' {{ v }}", "arithmetic"),
         ("for ((i = 0; i < {{ v }}", "arithmetic"),
         ("echo $[ {{ v }}", "arithmetic"),
         ("echo ${x:-{{ v }}", r"${...}"),
@@ -194,6 +195,7 @@ TAKEN = [
     "echo $((1<<2)) {{ v }}", "x=$((1<<2))\necho {{ v }}", "((x<<=2))\necho {{ v }}", "echo $[1<<2] {{ v }}",
     "echo $(( (1+2) * $(echo 3) )) {{ v }}", "for ((i=0;i<1;i++)); do echo {{ v }}; done",
     'echo "$(echo {{ v }})"', 'echo "$(echo "a" {{ v }})"', "echo $(echo $(echo {{ v }}))", "cat <(echo {{ v }})",
+    "cat <((echo ')'); true) <(echo {{ v }})", "((echo '\"' ')'); true); echo {{ v }}",
     '"$(case x in a) echo "b";; esac)"true {{ v }}', 'echo "$(case x in x) echo {{ v }};; esac)"',
     "echo $'it\\'s' {{ v }}", 'echo "\\"" {{ v }}', "echo \\# {{ v }}", "echo \\\\{{ v }}", "echo $$ $# $! {{ v }}",
     "echo a#'b' {{ v }}", "echo a\\\n#'b' {{ v }}", "true # it's\necho {{ v }}", "true;# it's \"\necho {{ v }}",

@@ -311,17 +311,48 @@ def test_a_report_can_be_written_whatever_came_of_the_cases(tmp_path, outcome):
     json.loads((tmp_path / "out" / "report.json").read_text(), parse_constant=pytest.fail)
 
 
-def test_losses_that_are_no_numbers_are_in_the_table_and_not_in_the_figures(tmp_path):
-    for threads, loss in ((1, 4.0), (2, math.inf), (4, math.nan)):
+def test_files_in_which_nothing_was_recognised_are_named(tmp_path):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "train.log").write_text(written.llmc([9, 1]))
+    for index in range(12):
+        (tmp_path / "logs" / f"note{index:02d}.md").write_text("|")
+    text = report(parse(tmp_path / "logs"), tmp_path / "out").read_text()
+    assert "13 files, 1 of a known format, 2 records, 0 lines that could not be read." in text
+    names = ", ".join(f"note{index:02d}.md" for index in range(10))
+    assert f"Of no known format, or empty: {names} and 2 more." in text
+
+
+@pytest.mark.parametrize("rate", [True, False])
+def test_the_text_says_what_a_rate_is_where_there_is_one(tmp_path, rate):
+    log = written.records(*written.steps([9, 1], **({"tokens_per_second": 64} if rate else {})))
+    written.case(tmp_path / "r" / "a", log, headline=["step_time", "tokens_per_second"])
+    text = report(parse(written.run(tmp_path / "r")), tmp_path / "out").read_text()
+    assert ("Rates are all the work of the steady steps over all their time." in text) == rate
+
+
+def test_a_baseline_alone_is_no_figure(tmp_path):
+    for threads, ending in ((1, written.COMPLETED), (2, written.FAILED)):
+        log = written.records(*written.steps([9.0, 1.0]))
+        written.case(tmp_path / "r" / str(threads), log, ending, parameters={"threads": threads})
+    report(parse(written.run(tmp_path / "r")), tmp_path / "out")
+    assert {file.stem for file in (tmp_path / "out" / "figures").iterdir()} == {"step-time-over-steps"}
+
+
+@pytest.mark.parametrize(("losses", "cells", "figures_drawn"), [
+    ([4.0, math.inf, math.nan], ["4.000", "inf", "–"], 0),  # one number is no figure
+    ([4.0, math.inf, 5.0], ["4.000", "inf", "5.000"], 1),
+])  # fmt: skip
+def test_losses_that_are_no_numbers_are_in_the_table_and_not_in_the_figures(tmp_path, losses, cells, figures_drawn):
+    for index, loss in enumerate(losses):
         log = written.records({"record": "eval", "task": "validation", "metric": "loss", "value": loss, "step": 1})
         for repeat in (1, 2):
             written.case(
-                tmp_path / "r" / f"{threads}-{repeat}", log,
-                parameters={"threads": threads}, repeat=repeat, headline=["validation_loss"],
+                tmp_path / "r" / f"{index}-{repeat}", log,
+                parameters={"threads": 2**index}, repeat=repeat, headline=["validation_loss"],
             )  # fmt: skip
     text = report(parse(written.run(tmp_path / "r")), tmp_path / "out").read_text()
-    assert [row[2] for row in tables(text)[0][1:]] == ["4.000", "inf", "–"]
-    assert list((tmp_path / "out" / "figures").iterdir()) == []  # one number is no figure
+    assert [row[2] for row in tables(text)[0][1:]] == cells
+    assert len(list((tmp_path / "out" / "figures").glob("*.svg"))) == figures_drawn
 
 
 def test_two_benchmarks_and_foreign_logs_have_a_chapter_each(tmp_path):
