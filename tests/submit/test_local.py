@@ -65,10 +65,9 @@ def test_every_case_has_its_true_state_and_the_others_numbers_stand(place):
 
 def test_submit_returns_while_the_sweep_goes_on_and_its_output_is_closed(place):
     # capture_output waits for every process that holds the pipe: a background process that kept it would hang here
-    hpcbench("submit", "--benchmark", "toy", "--seconds", "2,2.5", "--name", "r", cwd=place, check=0)
-    assert "completed" not in states(place, "r").values()
-    hpcbench("wait", "r", cwd=place, check=0)
-    assert set(states(place, "r").values()) == {"completed"}
+    hpcbench("submit", "--benchmark", "toy", "--act", "hang", "--name", "r", cwd=place, check=0)
+    until(lambda: states(place, "r")["001"] == "running")
+    hpcbench("cancel", "r", cwd=place, check=0)
 
 
 def test_cases_run_one_after_another_in_the_order_of_the_plan(place):
@@ -269,11 +268,12 @@ def test_a_pipe_in_a_program_ends_as_in_a_shell(place):
 
 
 def test_two_runs_take_turns_on_the_machine(place):
-    for name in ("a", "b"):
-        hpcbench("submit", "--benchmark", "toy", "--seconds", "1", "--name", name, cwd=place, check=0)
+    for name, act in (("a", "hang"), ("b", "ok")):
+        hpcbench("submit", "--benchmark", "toy", "--act", act, "--name", name, cwd=place, check=0)
+    until(lambda: ran(place, "a"))
     assert set(states(place, "b").values()) == {"queued"}
-    for name in ("a", "b"):
-        hpcbench("wait", name, cwd=place, check=0)
+    hpcbench("cancel", "a", cwd=place, check=0)
+    hpcbench("wait", "b", cwd=place, check=0)
     first, second = (json.loads((place / "logs" / name / "001" / "exit.json").read_text()) for name in ("a", "b"))
     assert first["ended"] <= second["started"]
 
@@ -418,15 +418,15 @@ def test_killing_the_feeder_loses_nothing_and_resume_goes_on(place):
 
 
 def test_resume_adopts_the_case_that_still_runs(place):
-    hpcbench("submit", "--benchmark", "toy", "--seconds", "2,0.1", "--name", "r", cwd=place, check=0)
+    hpcbench("submit", "--benchmark", "toy", "--seconds", "8,0.1", "--name", "r", cwd=place, check=0)
     until(lambda: len(ran(place, "r")) == 1)
     kill(feeders(place))
     hpcbench("resume", "r", "--wait", cwd=place, check=0)
-    assert ran(place, "r") == ["001-seconds2.0", "002-seconds0.1"]
+    assert ran(place, "r") == ["001-seconds8.0", "002-seconds0.1"]
     first, second = (json.loads((place / "logs" / "r" / case / "exit.json").read_text()) for case in ran(place, "r"))
     assert first["ended"] <= second["started"]
     journal = [json.loads(line) for line in (place / "logs" / "r" / "journal.jsonl").read_text().splitlines()]
-    assert [event["case"] for event in journal if event["event"] == "adopted"] == ["001-seconds2.0"]
+    assert [event["case"] for event in journal if event["event"] == "adopted"] == ["001-seconds8.0"]
 
 
 @pytest.mark.parametrize("seed", range(12))
