@@ -406,15 +406,15 @@ def test_cancel_kills_a_program_that_ignores_being_asked(place):
 
 
 def test_killing_the_feeder_loses_nothing_and_resume_goes_on(place):
-    hpcbench("submit", "--benchmark", "toy", "--seconds", "0.5,0.6,0.7", "--name", "r", cwd=place, check=0)
+    hpcbench("submit", "--benchmark", "toy", "--seconds", "5,0.6,0.7", "--name", "r", cwd=place, check=0)
     until(lambda: len(ran(place, "r")) == 1)
     kill(feeders(place))
-    until(lambda: states(place, "r")["001-seconds0.5"] == "completed")
+    until(lambda: states(place, "r")["001-seconds5.0"] == "completed")
     done = hpcbench("wait", "r", cwd=place, check=4)
     assert "hpcbench resume r" in done.stderr
     assert list(states(place, "r").values()) == ["completed", "planned", "planned"]
     hpcbench("resume", "r", "--wait", cwd=place, check=0)
-    assert ran(place, "r") == ["001-seconds0.5", "002-seconds0.6", "003-seconds0.7"]
+    assert ran(place, "r") == ["001-seconds5.0", "002-seconds0.6", "003-seconds0.7"]
 
 
 def test_resume_adopts_the_case_that_still_runs(place):
