@@ -127,6 +127,7 @@ class Benchmark(config.FileModel):
     headline: list[str] = []
     baseline: dict[str, Value] = {}
     invariant: list[str] = []
+    require: dict[str, str] = {}
 
     @property
     def name(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,17 +116,26 @@ class Metrics:
         return {str(path): (str(run), str(case)) for path, run, case in zip(*columns, strict=True)}
 
     def write(self, folder: Path, *, csv: bool = False) -> list[Path]:
-        """Write each table that has rows as Parquet (or CSV); returns the files."""
+        """Write each table that has rows as Parquet (or CSV), each whole or not at all; returns the files.
+
+        Of an earlier `write` nothing stays that these tables do not have.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         files = []
         for name, table in self.tables().items():
-            if table.empty:
-                continue
             file = folder / f"{name}.{'csv' if csv else 'parquet'}"
-            if csv:
-                table.to_csv(file, index=False)
-            else:
-                _uniform(table, self.parameters).to_parquet(file, index=False)
+            if table.empty:
+                file.unlink(missing_ok=True)
+                continue
+            aside = file.with_name(f".{file.name}.{os.getpid()}")
+            try:
+                if csv:
+                    table.to_csv(aside, index=False)
+                else:
+                    _uniform(table, self.parameters).to_parquet(aside, index=False)
+                aside.replace(file)
+            finally:
+                aside.unlink(missing_ok=True)
             files.append(file)
         return files
 

@@ -20,7 +20,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -157,31 +157,30 @@ class Run:
         self,
         cases: Sequence[str] | None = None,
         *,
-        alive: Callable[[Job], bool | None] = process.alive,
         settled: Mapping[str, CaseState] = MappingProxyType({}),
     ) -> list[CaseState]:
         """Derive the state of `cases` (all), each from its files and the journal.
 
-        `alive` answers whether a job still runs (None: cannot be told from here). Cases in `settled` are taken from
-        there: whoever asks again and again need not have the ended ones derived anew.
+        Cases in `settled` are taken from there: whoever asks again and again need not have the ended ones derived
+        anew.
         """
         by_case: dict[str, list[dict[str, Any]]] = {}
         for event in self.journal():
             by_case.setdefault(str(event.get("case", "")), []).append(event)
         waiting: State = "queued" if self.busy() else "planned"
         wanted = self.cases if cases is None else cases
-        return [settled.get(name) or self._state(name, by_case.get(name, []), alive, waiting) for name in wanted]
+        return [settled.get(name) or self._state(name, by_case.get(name, []), waiting) for name in wanted]
 
-    def _state(
-        self, name: str, events: Sequence[Mapping[str, Any]], alive: Callable[[Job], bool | None], waiting: State
-    ) -> CaseState:
+    def _state(self, name: str, events: Sequence[Mapping[str, Any]], waiting: State) -> CaseState:
         folder = self.folder / name
         happened = {event["event"]: event for event in events}
         started = _read_json(folder / "started.json")
         job = _job(started) or _job(happened.get("started"))
         began = _number(started or happened.get("started") or {}, "time")
-        running = job is not None and alive(job)
-        record = _read_json(folder / "exit.json")  # after `alive`: it is written before the job's process ends
+        running = job is not None and process.alive(job)
+        record = _read_json(
+            folder / "exit.json"
+        )  # after asking for the job: it is written before the job's process ends
         if record is not None:
             state, reason = self._ended(name, record, cancelled="cancelled" in happened)
             exit_status = record.get("status") if isinstance(record.get("status"), int) else None

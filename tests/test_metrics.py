@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pandas as pd
@@ -101,6 +102,15 @@ def test_tables_come_back_from_csv_as_they_were(metrics, tmp_path):
 def test_a_table_without_rows_is_not_written(metrics, tmp_path):
     metrics.write(tmp_path / "out", csv=True)
     assert not (tmp_path / "out" / "requests.csv").exists()
+
+
+def test_what_an_earlier_writing_left_does_not_stay(metrics, tmp_path):
+    metrics.write(tmp_path)
+    metrics.write(tmp_path, csv=True)
+    dataclasses.replace(metrics, events=metrics.events.iloc[:0]).write(tmp_path)
+    assert not (tmp_path / "events.parquet").exists()
+    assert (tmp_path / "events.csv").exists()
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
 
 
 def test_every_source_knows_its_run_and_case(metrics):

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcbench import benchmark, render, site
-from hpcbench.errors import ConfigError
+from hpcbench.errors import ConfigError, UsageError
 from hpcbench.plan import Sweep, plan
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
@@ -345,6 +345,19 @@ def test_hostile_values_arrive_in_the_program_exactly_as_given(tmp_path):
     assert json.loads(bundle.files["case.json"])["parameters"] == {f"v{i}": value for i, value in enumerate(HOSTILE)}
     assert json.loads((case / "exit.json").read_text())["status"] == 0
     assert not list(tmp_path.rglob("pwned"))
+
+
+def test_a_case_that_the_benchmark_refuses_is_named(tmp_path):
+    toy.write(tmp_path, benchmark=toy.BENCHMARK + "require: {threads < 3: fewer than three threads}\n")
+    assert len(bundles(tmp_path, axes={"threads": "1,2"})) == 2
+    with pytest.raises(UsageError, match="case 003-threads3: fewer than three threads"):
+        bundles(tmp_path, axes={"threads": "1,2,3"})
+
+
+def test_a_requirement_that_is_no_expression_is_named_with_its_line(tmp_path):
+    toy.write(tmp_path, benchmark=toy.BENCHMARK + "require:\n  threads < thread: too few\n")
+    with pytest.raises(ConfigError, match=r"benchmark\.yaml:\d+: template: 'thread' is undefined"):
+        bundles(tmp_path, axes={"threads": "1"})
 
 
 def test_a_file_of_a_benchmark_is_rendered_into_its_place(tmp_path):

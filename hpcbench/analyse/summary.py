@@ -49,7 +49,10 @@ class Spread:
         if len(self.values) < 2 or not math.isfinite(self.mean):
             return math.nan
         # equal values have a mean that is rounded, and so a tiny spread that is not theirs
-        return 0.0 if min(self.values) == max(self.values) else float(np.std(self.values, ddof=1))
+        if min(self.values) == max(self.values):
+            return 0.0
+        largest = max(map(abs, self.values))  # whose square may be more than a float holds
+        return float(np.std([value / largest for value in self.values], ddof=1)) * largest
 
 
 @dataclass(frozen=True)
@@ -98,14 +101,20 @@ def compare(metrics: Metrics, baseline: Mapping[str, str] | None = None) -> list
     """Compare the cases of each benchmark in `metrics`.
 
     `baseline` names the point that ratios are against, as text (``{"threads": "1"}``; ``first`` is the first value);
-    without it the benchmark's own is used, else the first value of a scaling axis or of the only axis. Raises
-    `UsageError` for a baseline that is not in the sweep.
+    without it, and for a benchmark that has no such point, the benchmark's own is used, else the first value of a
+    scaling axis or of the only axis. Raises `UsageError` for a baseline that is in none of the sweeps.
     """
     cases = metrics.cases
-    comparisons = []
+    comparisons, refused = [], []
     for benchmark in dict.fromkeys(cases["benchmark"]):
         group = cases[cases["benchmark"] == benchmark]
-        comparisons.append(_compare(metrics, str(benchmark), group, baseline))
+        try:
+            comparisons.append(_compare(metrics, str(benchmark), group, baseline))
+        except UsageError as error:
+            refused.append(error)
+            comparisons.append(_compare(metrics, str(benchmark), group, None))
+    if refused and len(refused) == len(comparisons):
+        raise refused[0]
     return comparisons
 
 
@@ -301,24 +310,32 @@ def _with_ratios(
 
 
 def _ratio(side: Spread, base: Spread, *, lower_is_better: bool) -> Ratio | None:
-    """Divide two means; the interval is Welch's t on the logarithms of the repeats' means."""
+    """Divide two means; the interval is Fieller's for a ratio of means whose variances differ.
+
+    Fieller, "Some problems in interval estimation", J. R. Stat. Soc. B 16 (1954); degrees of freedom after Welch and
+    Satterthwaite. Where the denominator cannot be told from 0 the interval is everything above 0.
+    """
     if not 0 < side.mean < math.inf or not 0 < base.mean < math.inf:  # NaN where nothing was measured
         return None
-    speedup = base.mean / side.mean if lower_is_better else side.mean / base.mean
-    if side is base or min(len(side.values), len(base.values)) < 2 or min(*side.values, *base.values) <= 0:
+    above, below = (base, side) if lower_is_better else (side, base)
+    speedup = above.mean / below.mean
+    if side is base or min(len(side.values), len(base.values)) < 2 or not 0 < speedup < math.inf:
         return Ratio(speedup)
     from scipy.stats import t
 
-    logs = [np.log(np.asarray(each.values)) for each in (side, base)]
-    parts = [values.var(ddof=1) / len(values) for values in logs]
-    error = math.sqrt(sum(parts))
+    # relative variances of the two means, each with its degrees of freedom
+    parts = [((each.over_repeats / each.mean) ** 2 / len(each.values), len(each.values) - 1) for each in (above, below)]
+    error = sum(part for part, _ in parts)
     if error == 0:
         return Ratio(speedup, speedup, speedup)
-    freedom = sum(parts) ** 2 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, logs, strict=True))
-    middle = float(logs[1].mean() - logs[0].mean()) * (1 if lower_is_better else -1)
-    reach = float(t.ppf(0.5 + _CONFIDENCE / 2, freedom)) * error
-    limit = 700.0  # e to this is near the largest number there is
-    return Ratio(speedup, math.exp(max(middle - reach, -limit)), math.exp(min(middle + reach, limit)))
+    freedom = error**2 / sum(part**2 / count for part, count in parts)
+    reach = float(t.ppf(0.5 + _CONFIDENCE / 2, freedom))
+    (of_above, _), (of_below, _) = parts
+    g = reach**2 * of_below
+    if not g < 1:
+        return Ratio(speedup, 0.0, math.inf)
+    half = reach * math.sqrt((1 - g) * of_above + of_below)
+    return Ratio(speedup, speedup * max(0.0, (1 - half) / (1 - g)), speedup * (1 + half) / (1 - g))
 
 
 def _units(metrics: Metrics, benchmark: str) -> dict[str, str]:

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import written
 from scipy import stats
+from scipy.optimize import brentq
 
+from hpcbench.analyse import summary
 from hpcbench.analyse.summary import Spread, compare, order
 from hpcbench.errors import UsageError
 from hpcbench.parse import parse
+from hpcbench.report.view import comparison_table
 
 
 def rows(folder, baseline=None):
@@ -36,15 +39,25 @@ def test_a_mean_is_over_steady_steps_then_over_repeats(tmp_path):
         assert spread.steps == 12 * len(repeats)
 
 
-def test_a_speed_up_is_a_ratio_of_means_with_welchs_interval_on_the_logarithms(tmp_path):
+def fieller(above, below):
+    """Return the ratios r at which Welch's test of `above` against r times `below` reaches p = 0.05, by search."""
+
+    def excess(ratio):
+        return stats.ttest_ind(above, np.asarray(below) * ratio, equal_var=False).pvalue - 0.05
+
+    middle = np.mean(above) / np.mean(below)
+    return brentq(excess, middle / 10, middle, xtol=1e-14), brentq(excess, middle, middle * 10, xtol=1e-14)
+
+
+def test_a_speed_up_is_a_ratio_of_means_with_fiellers_interval(tmp_path):
     found = rows(written.sweep(tmp_path / "r", TIMES))
-    base = np.log([np.mean(times[1:]) for times in TIMES[1]])
+    base = [np.mean(times[1:]) for times in TIMES[1]]
     for threads in (2, 4):
-        side = np.log([np.mean(times[1:]) for times in TIMES[threads]])
+        side = [np.mean(times[1:]) for times in TIMES[threads]]
         ratio = found[threads,].ratio
-        interval = stats.ttest_ind(base, side, equal_var=False).confidence_interval(0.95)
-        assert ratio.speedup == pytest.approx(np.mean(np.exp(base)) / np.mean(np.exp(side)), rel=1e-12)
-        assert (ratio.low, ratio.high) == pytest.approx((math.exp(interval.low), math.exp(interval.high)), rel=1e-9)
+        assert ratio.speedup == pytest.approx(np.mean(base) / np.mean(side), rel=1e-12)
+        # Welch's degrees of freedom are those at the ratio itself; the search has others at every step
+        assert (ratio.low, ratio.high) == pytest.approx(fieller(base, side), rel=0.02)
         assert ratio.slowdown == pytest.approx(1 / ratio.speedup)
         assert ratio.efficiency == pytest.approx(ratio.speedup / threads)
     assert found[1,].ratio.speedup == 1
@@ -65,10 +78,9 @@ def test_a_speed_up_of_a_rate_is_the_other_way_round(tmp_path):
             )  # fmt: skip
     found = rows(written.run(tmp_path / "r"))
     rate = {n: [2 * 64 / (16 / n + repeat / 10) for repeat in (1, 2, 3)] for n in (1, 2)}
-    interval = stats.ttest_ind(np.log(rate[2]), np.log(rate[1]), equal_var=False).confidence_interval(0.95)
     ratio = found[2,].ratio
     assert ratio.speedup == pytest.approx(np.mean(rate[2]) / np.mean(rate[1]))
-    assert (ratio.low, ratio.high) == pytest.approx((math.exp(interval.low), math.exp(interval.high)))
+    assert (ratio.low, ratio.high) == pytest.approx(fieller(rate[2], rate[1]), rel=2e-3)
 
 
 def test_a_rate_is_all_the_work_over_all_the_time(tmp_path):
@@ -121,8 +133,18 @@ def test_equal_repeats_have_an_interval_of_one_value(tmp_path):
 
 def test_repeats_that_are_worlds_apart_have_an_interval_that_says_nothing(tmp_path):
     found = rows(written.sweep(tmp_path / "r", {1: [[9, 1e-300], [9, 1e300]], 2: [[9, 1e-300], [9, 1e300]]}))
-    assert found[2,].ratio.low < 1e-100
-    assert found[2,].ratio.high > 1e100
+    assert (found[2,].ratio.low, found[2,].ratio.high) == (0, math.inf)
+
+
+def test_fiellers_interval_holds_the_true_ratio_as_often_as_it_says(tmp_path):
+    random = np.random.default_rng(1)
+    inside = 0
+    for _ in range(2000):
+        above, below = random.normal(3, 0.15, 3), random.normal(2, 0.04, 4)
+        spreads = [Spread(tuple(values), 1, math.nan) for values in (below, above)]
+        ratio = summary._ratio(*spreads, lower_is_better=True)
+        inside += ratio.low <= 1.5 <= ratio.high
+    assert 0.93 < inside / 2000 < 0.975
 
 
 # Which cases count.
@@ -135,6 +157,28 @@ def test_a_case_that_did_not_complete_is_in_no_mean(tmp_path):
     [row] = rows(written.run(folder)).values()
     assert row.metrics["step_time"].values == (1.0,)
     assert (row.completed, len(row.cases)) == (1, 3)
+
+
+def test_a_case_that_completed_but_lost_its_log_is_not_counted_among_the_runs(tmp_path):
+    folder = written.sweep(tmp_path / "r", {1: [[9, 2, 2], [9, 2, 2]], 2: [[9, 1, 1], [9, 1, 1]]})
+    (folder / "2-1" / "stdout.log").unlink()
+    [comparison] = compare(parse(folder))
+    headings, lines = comparison_table(comparison)
+    assert [line[headings.index("runs")] for line in lines] == ["2", "1 of 2"]
+
+
+def test_a_baseline_that_one_of_two_benchmarks_has_is_used_there(tmp_path):
+    for benchmark, axis in (("one", "threads"), ("two", "batch")):
+        for value in (1, 2, 4):
+            written.case(
+                tmp_path / "r" / f"{benchmark}-{value}", written.records(*written.steps([9.0, 1.0 / value])),
+                benchmark=benchmark, parameters={axis: value},
+            )  # fmt: skip
+    metrics = parse(written.run(tmp_path / "r"))
+    found = {each.benchmark: each.baseline for each in compare(metrics, {"threads": "4"})}
+    assert found == {"one": {"threads": 4}, "two": {"batch": 1}}
+    with pytest.raises(UsageError, match="'treads' is not an axis"):
+        compare(metrics, {"treads": "4"})
 
 
 def test_where_all_failed_there_are_rows_without_numbers(tmp_path):

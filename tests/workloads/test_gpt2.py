@@ -13,7 +13,20 @@ import pytest
 torch = pytest.importorskip("torch", reason="gpt2.py needs torch")
 
 PROGRAM = Path(__file__).parents[2] / "hpcbench" / "workloads" / "gpt2.py"
-SHORT = ("--size", "nano", "--batch", "2", "--sequence-length", "32", "--sample-tokens", "8", "--threads", "1")
+SHORT = (
+    "--size",
+    "nano",
+    "--batch",
+    "2",
+    "--sequence-length",
+    "32",
+    "--sample-tokens",
+    "8",
+    "--threads",
+    "1",
+    "--warmup-steps",
+    "0",
+)
 
 
 def start(*arguments):
@@ -152,6 +165,7 @@ def test_a_tokenizer_folder_is_used(tmp_path):
         (["--threads", "0"], "--threads: expected a whole number of at least 1, found '0'"),
         (["--steps", "ten"], "--steps: expected a whole number of at least 1, found 'ten'"),
         (["--heads", "5"], "--heads 5 does not divide the 48 channels"),
+        (["--steps", "3", "--warmup-steps", "3"], "--steps 3: no step would be left after --warmup-steps 3"),
         (["--size", "huge"], "choose from"),
         (["--compile", "yes"], "choose from"),
         (["--learning-rate", "nan"], "--learning-rate nan: expected a finite number above 0"),

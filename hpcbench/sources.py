@@ -1,0 +1,248 @@
+"""Files to sources: which logs lie under a path, which case each belongs to, and with which parameters."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpcbench.errors import RunError
+from hpcbench.formats import Record
+from hpcbench.metrics import COLUMNS, RESERVED
+from hpcbench.run import Run
+
+_ALWAYS = ("stdout.log", "stderr.log", "perf.txt", "exit.json")  # what a job script leaves beside the benchmark's logs
+_PARAMETER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")  # it becomes part of the names of columns and figures
+_ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9]*$")
+_KIND = re.compile(r"(?<=.)(?:[._-](?:log|txt|out|err|stdout|stderr|perf|time))+$")  # which log of a case a file is
+
+
+@dataclass
+class Source:
+    """A file to read, and the case it belongs to."""
+
+    path: Path
+    shown: str
+    run: str = ""
+    case: str = ""
+    folder: Path | None = None  # of a case that hpcbench launched
+    description: Mapping[str, Any] = field(default_factory=dict)  # case.json
+    parameters: dict[str, Any] = field(default_factory=dict)
+    parameters_from: str = ""
+    repeat: int = 1
+    formats: list[str] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    unread: int = 0
+    bytes: int = 0
+    lines: int = 0
+    sha256: str = ""
+
+
+def find(path: Path, runs: dict[str, Run]) -> Iterator[Source]:
+    """Yield the logs under a path: those of a run's cases where hpcbench launched it, else every plain file."""
+    if path.is_file():
+        yield Source(path, shown_path(path))
+        return
+    closed: list[OSError] = []
+    for folder, subfolders, files in os.walk(path, onerror=closed.append):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        here = Path(folder)
+        if "run.json" in files and (run := _run(here)) is not None:
+            subfolders.clear()
+            if any(here.samefile(other.folder) for other in runs.values()):
+                continue
+            name = storable(here.resolve().name)  # `.` has none
+            name = name if name not in runs else shown_path(here)  # two folders of logs may hold the same name
+            runs[name] = run
+            for case in run.cases:
+                yield from _case_sources(run.folder / case, name)
+            continue
+        if "case.json" in files:
+            subfolders.clear()
+            yield from _case_sources(here, "")
+            continue
+        for name in sorted(files):
+            file = here / name
+            if not name.startswith(".") and file.is_file():
+                yield Source(file, shown_path(file))
+    for error in closed:  # a folder that cannot be read is shown as a file that cannot
+        yield Source(Path(error.filename), shown_path(Path(error.filename)))
+
+
+def _run(folder: Path) -> Run | None:
+    """Open a run; None where its ``run.json`` is damaged or another program's, and the logs speak for themselves."""
+    try:
+        return Run.load(folder)
+    except RunError:
+        return None
+
+
+def shown_path(path: Path) -> str:
+    """Write a path as text that a file can hold, whatever bytes are in its name."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def _case_sources(folder: Path, run: str) -> Iterator[Source]:
+    description = describe(folder / "case.json")
+    files = {folder / name for name in _ALWAYS}
+    for glob in description["logs"]:
+        with contextlib.suppress(ValueError, IndexError, NotImplementedError, OSError):  # not every text is a pattern
+            files.update(folder.glob(glob))
+    home = folder.resolve()  # its name is the case's; `.` has none
+    for file in sorted(files):
+        if file.is_file() and file.resolve().is_relative_to(home):  # no link leads out of a case
+            yield Source(
+                file,
+                shown_path(file),
+                run or description["run"],
+                storable(home.name),
+                home,
+                description,
+                dict(description["parameters"]),
+                "case.json",
+                description["repeat"],
+            )
+
+
+def describe(file: Path) -> dict[str, Any]:
+    """Read a ``case.json`` into the keys used here, each of its type; whoever wrote it is not trusted."""
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        found = {}
+    if not isinstance(found, dict):
+        found = {}
+    table = {
+        key: value if isinstance(value := found.get(key), dict) else {} for key in ("parameters", "logs", "baseline")
+    }
+    words = {
+        key: [each for each in value if isinstance(each, str)] if isinstance(value := found.get(key), list) else []
+        for key in ("headline", "invariant")
+    }
+    points = {
+        key: {
+            name: _value(value)
+            for name, value in table[key].items()
+            if _PARAMETER.fullmatch(name) and isinstance(value, str | int | float)
+        }
+        for key in ("parameters", "baseline")
+    }
+    globs = [glob for glob in table["logs"] if ".." not in glob.split("/")]
+    names = {key: found.get(key) for key in ("run", "site", "benchmark")}
+    repeat = found.get("repeat")
+    return {
+        **{key: storable(name) if isinstance(name, str) else "" for key, name in names.items()},
+        "repeat": repeat if isinstance(repeat, int) and 0 < repeat < 2**31 else 1,
+        "parameters": {name: value for name, value in points["parameters"].items() if name not in RESERVED},
+        "baseline": points["baseline"],
+        "logs": globs,
+        "headline": [name for name in words["headline"] if name in COLUMNS],
+        "invariant": words["invariant"],
+    }
+
+
+def _value(value: str | float) -> str | int | float:
+    """Make a parameter's value one that every table can hold: storable text, a finite number of 64 bits."""
+    if isinstance(value, str):
+        return storable(value)
+    return value if _fits(value) else str(value)
+
+
+def storable(text: str) -> str:
+    """Replace halves of surrogate pairs, which JSON and file names can hold and UTF-8 cannot."""
+    return text.encode(errors="replace").decode()
+
+
+def _fits(number: float) -> bool:
+    return math.isfinite(number) if isinstance(number, float) else abs(number) < 2**63
+
+
+def name_cases(sources: Sequence[Source], pattern: re.Pattern[str] | None) -> None:
+    """Name the cases of logs that hpcbench did not launch: by `pattern`, else by what varies among their paths.
+
+    A folder is a case when it holds at most one log of each format; else each file is one, and files that differ only
+    in their ending, or in a word like ``perf``, belong together.
+    """
+    if pattern is not None:
+        for source in sources:
+            matches = [match for match in pattern.finditer(source.shown) if match.groupdict()]
+            for match in matches:
+                source.parameters |= {
+                    name: _typed(text) for name, text in match.groupdict().items() if text is not None
+                }
+            source.parameters_from = "label" if source.parameters else ""
+    unlabelled = [source for source in sources if not source.parameters]
+    kinds = [(source.path.parent, kind) for source in unlabelled for kind in source.formats]
+    by_folder = len(set(kinds)) == len(kinds) and len({folder for folder, _ in kinds}) > 1
+    parts = [shown_path(source.path.parent if by_folder else _stem(source.path)) for source in unlabelled]
+    for source, varying in zip(unlabelled, _varying(parts), strict=True):
+        if varying is not None:
+            source.parameters[varying[0]] = _typed(varying[1])
+            source.parameters_from = "path"
+    cases: dict[str, list[Source]] = {}
+    for source in sources:
+        words = [f"{name}{value}" for name, value in source.parameters.items() if name != "log"]
+        case = "-".join(words) or str(source.parameters.get("log", shown_path(_stem(source.path)).rpartition("/")[2]))
+        cases.setdefault(case, []).append(source)
+    for case, members in cases.items():
+        for repeat, part in enumerate(_repeats(members), 1):
+            for source in part:
+                source.case, source.repeat = case if repeat == 1 else f"{case}-r{repeat}", repeat
+
+
+def _stem(path: Path) -> Path:
+    return path.with_name(_KIND.sub("", _ENDING.sub("", path.name) or path.name))
+
+
+def _repeats(sources: Sequence[Source]) -> list[list[Source]]:
+    """Split files that have the same parameters into repeats: two logs of one format are not one case."""
+    parts = [list(sources)]
+    for by_file in (False, True):
+        split: list[list[Source]] = []
+        for part in parts:
+            if max(Counter(kind for source in part for kind in source.formats).values(), default=0) < 2:
+                split.append(part)
+                continue
+            groups: dict[Path, list[Source]] = {}
+            for source in part:
+                groups.setdefault(source.path if by_file else source.path.parent, []).append(source)
+            split += groups.values()
+        parts = split
+    return parts
+
+
+def _varying(stems: Sequence[str]) -> list[tuple[str, str] | None]:
+    """Return name and value of the part of each path that differs: ``runs/threads8`` gives ``("threads", "8")``.
+
+    A part without a name of its own is called ``log``.
+    """
+    if len(set(stems)) < 2:
+        return [None] * len(stems)
+    start = os.path.commonprefix(stems)  # noqa: RUF071 - by letter, not by folder
+    start = start.rstrip("0123456789.")  # 16 and 128 differ as numbers, not in their second digit
+    rest = [stem[len(start) :][::-1] for stem in stems]
+    end = os.path.commonprefix(rest)[::-1].lstrip("0123456789.")  # noqa: RUF071
+    name = re.search(r"([A-Za-z][A-Za-z_]*?)[=_-]?$", start.rpartition("/")[2])
+    values = [stem[len(start) : len(stem) - len(end)] for stem in stems]
+    if name and name[1] not in RESERVED and all(re.match(r"\d", value) for value in values):
+        return [(name[1], value) for value in values]
+    cut = start.rpartition("/")[0]
+    return [("log", stem[len(cut) :].strip("/")) for stem in stems]
+
+
+def _typed(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            number = kind(text)
+        except ValueError:
+            continue
+        # int() and float() also take 1_000, other scripts' digits, nan and infinity: in a path these are words
+        return number if text.isascii() and "_" not in text and _fits(number) else text
+    return text
