@@ -158,7 +158,7 @@ def section_json(each: Section) -> dict[str, Any]:
                 if row.ratio is None
                 else {
                     "value": plain(row.ratio.speedup),
-                    "interval_95": None if math.isnan(row.ratio.low) else [row.ratio.low, row.ratio.high],
+                    "interval_95": None if math.isnan(row.ratio.low) else [plain(row.ratio.low), plain(row.ratio.high)],
                     "slowdown": plain(row.ratio.slowdown),
                     "efficiency": plain(row.ratio.efficiency),
                 },

@@ -169,8 +169,9 @@ def _scaling(section: Section, axis: str) -> tuple[Figure, str, str]:
     for index, (label, rows) in enumerate(list(series.items())[:_MAX_CURVES]):
         colour = COLOURS[index % len(COLOURS)]
         pairs = [(float(row.point[axis]), row.ratio) for row in rows if row.ratio is not None]
-        down = [0.0 if math.isnan(r.low) else max(0.0, r.speedup - r.low) for _, r in pairs]
-        up = [0.0 if math.isnan(r.high) else max(0.0, r.high - r.speedup) for _, r in pairs]
+        bounded = [math.isfinite(r.high) for _, r in pairs]  # one without bounds is in the table
+        down = [max(0.0, r.speedup - r.low) if bar else 0.0 for (_, r), bar in zip(pairs, bounded, strict=True)]
+        up = [max(0.0, r.high - r.speedup) if bar else 0.0 for (_, r), bar in zip(pairs, bounded, strict=True)]
         x, y = [at for at, _ in pairs], [ratio.speedup for _, ratio in pairs]
         marker = MARKERS[index % len(MARKERS)]
         axes.errorbar(x, y, yerr=[down, up], color=colour, marker=marker, capsize=3, label=label or "measured")
@@ -183,7 +184,7 @@ def _scaling(section: Section, axis: str) -> tuple[Figure, str, str]:
     axes.set_xlabel(with_unit(axis, comparison.units.get(axis, "")))
     axes.set_ylabel(f"speed-up against {axis} {axis_value(comparison.baseline.get(axis))}")
     _legend(figure)
-    interval = any(row.ratio and not math.isnan(row.ratio.low) for row in comparison.rows)
+    interval = any(row.ratio and math.isfinite(row.ratio.high) for row in comparison.rows)
     notes = [*(["error bars: 95 % interval"] if interval else []), *_left_out(len(series))]
     return figure, f"speedup-over-{axis}", f"Speed-up over {axis}" + (f" ({'; '.join(notes)})" if notes else "")
 

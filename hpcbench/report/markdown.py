@@ -20,7 +20,7 @@ from hpcbench.report.view import Section
 _MAX_SOURCES = 100  # files listed in the text; all are in tables/sources.csv
 _MAX_UNKNOWN = 10
 _NUMERIC = re.compile(
-    r"(?:|–|baseline|\d+ of \d+|[-+]?\d[\d,.]*(?:e[-+]\d+)?[%×]?(?: (?:±|to) [\d.,–]+)?(?: [A-Za-zµ%]+)?)"
+    r"(?:|–|baseline|not bounded|\d+ of \d+|[-+]?\d[\d,.]*(?:e[-+]\d+)?[%×]?(?: (?:±|to) [\d.,–]+)?(?: [A-Za-zµ%]+)?)"
 )
 FAILURE_KINDS = ("out_of_memory", "time_limit", "traceback", "assertion", "nan_loss")
 

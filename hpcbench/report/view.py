@@ -100,7 +100,9 @@ def _ratio_columns(comparison: Comparison) -> list[tuple[str, list[str]]]:
 
 
 def interval(ratio: Ratio) -> str:
-    """Write a ratio's interval; bounds that say nothing but "unknown" are not spelled out."""
+    """Write a ratio's interval; where the repeats of a side say nothing about its mean it has no bounds."""
+    if ratio.high == math.inf:
+        return "not bounded"
     low = f"{ratio.low:.2f}" if ratio.low >= 0.01 else "below 0.01"
     high = f"{ratio.high:.2f}" if ratio.high <= 100 else "above 100"
     return f"{low} to {high}"

@@ -135,6 +135,8 @@ def read_options(arguments: Sequence[str]) -> Options:
     options.channels = options.channels or channels
     if options.channels % options.heads:
         fail(f"--heads {options.heads} does not divide the {options.channels} channels")
+    if options.steps <= options.warmup_steps:
+        fail(f"--steps {options.steps}: no step would be left after --warmup-steps {options.warmup_steps}")
     if not 0 < options.learning_rate < math.inf:
         fail(f"--learning-rate {options.learning_rate}: expected a finite number above 0")
     return options
