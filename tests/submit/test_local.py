@@ -429,6 +429,12 @@ def test_resume_adopts_the_case_that_still_runs(place):
     assert [event["case"] for event in journal if event["event"] == "adopted"] == ["001-seconds8.0"]
 
 
+def resume(place):
+    """Resume the run, unless a feeder that came to life after the killing does so already."""
+    done = hpcbench("resume", "r", cwd=place)
+    assert done.returncode == 0 or "another hpcbench works on r" in done.stderr
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_kill_9_at_a_random_moment_then_resume_runs_every_case_exactly_once(place, seed):
     draw = random.Random(seed)
@@ -443,11 +449,12 @@ def test_kill_9_at_a_random_moment_then_resume_runs_every_case_exactly_once(plac
         assert not list((place / "logs").glob("[!.]*"))
         return
     for _ in range(draw.randrange(3)):  # the one that takes over is killed too
-        hpcbench("resume", "r", cwd=place, check=0)
+        resume(place)
         time.sleep(draw.uniform(0.0, 0.5))
         kill(feeders(place))
         until(lambda: not feeders(place))
-    hpcbench("resume", "r", "--wait", cwd=place, check=0)
+    resume(place)
+    hpcbench("wait", "r", cwd=place, check=0)
     assert set(states(place, "r").values()) == {"completed"}
     assert sorted(ran(place, "r")) == sorted(json.loads((place / "logs" / "r" / "run.json").read_text())["cases"])
 
@@ -518,7 +525,7 @@ def test_ctrl_c_while_waiting_stops_the_waiting_only(place):
         "--benchmark",
         "toy",
         "--seconds",
-        "2",
+        "60",
         "--name",
         "r",
         "--wait",
@@ -528,7 +535,8 @@ def test_ctrl_c_while_waiting_stops_the_waiting_only(place):
     waiting.send_signal(signal.SIGINT)
     _, said = waiting.communicate(timeout=30)
     assert "hpcbench status, wait or cancel r" in said
-    hpcbench("wait", "r", cwd=place, check=0)
+    assert states(place, "r") == {"001": "running"}
+    hpcbench("cancel", "r", cwd=place, check=0)
 
 
 def test_waiting_shows_cases_steps_and_losses_on_a_terminal(place):
