@@ -516,9 +516,19 @@ def test_closing_the_terminal_loses_nothing(place):
     assert ran(place, "r") == ["001-seconds1.0", "002-seconds1.1"]
 
 
+# what runs in the background of a shell script ignores SIGINT, and so would what it starts
+LISTENING = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
 def test_ctrl_c_while_waiting_stops_the_waiting_only(place):
     command = [
         sys.executable,
+        "-c",
+        LISTENING,
         "-m",
         "hpcbench",
         "submit",
