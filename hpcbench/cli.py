@@ -372,7 +372,7 @@ def report(
     from hpcbench.report import report as write_report
 
     chosen = paths or _latest(logs)
-    metrics = parse_logs(*chosen, formats=formats or None, label=label)
+    metrics = parse_logs(*chosen, formats=formats or None, label=label, hashes=True)
     name = next(iter(metrics.runs)) if len(metrics.runs) == 1 else _report_name(chosen[0].resolve())
     file = write_report(metrics, output or Path("reports") / name, _point(baseline))
     if as_json:

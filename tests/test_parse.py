@@ -333,7 +333,7 @@ def test_a_folder_that_cannot_be_read_is_shown():
 
 
 @pytest.mark.parametrize("content", [
-    b"", b"\0" * 1000, bytes(range(256)) * 100, b"\xff\xfe" + "step 0".encode("utf-16-le"), b"\x1f\x8b\x08" + b"x" * 9,
+    b"", b"\0" * 1000, bytes(range(256)) * 100, b"\xff\xfe" + "step 0".encode("utf-16-le"),
     b"\n" * 10_000, b"x" * 3_000_000, b'{"record": "step"' * 1000,
 ])  # fmt: skip
 def test_a_file_of_anything_is_counted_and_gives_nothing(tmp_path, content):

@@ -7,6 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hpcbench.formats import Record
+from hpcbench.parse.content import read_bytes
+from hpcbench.parse.content import records as records_of
+
 COMPLETED = {"status": 0, "signal": None, "reason": None, "started": 1000.0, "ended": 1060.5, "host": "node1"}
 FAILED = {**COMPLETED, "status": 3}
 
@@ -40,6 +44,15 @@ def steps(times: Iterable[float], warmup: int = 1, **columns: Any) -> list[dict[
         {"record": "step", "step": step, "step_time": time, "warmup": step < warmup, **columns}
         for step, time in enumerate(times)
     ]
+
+
+def read(name: str, data: bytes | str) -> tuple[list[Record], int]:
+    """Read text as one format: its records in the order of their lines, and how many lines could not be read."""
+    content = read_bytes(data.encode() if isinstance(data, str) else data, [name])
+    found = records_of(content)
+    for record in found:
+        record.values.pop("format", None)
+    return found, content.unread
 
 
 def case(folder: Path, log: str, ending: Mapping[str, Any] | None = COMPLETED, **description: Any) -> Path:

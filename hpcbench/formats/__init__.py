@@ -1,8 +1,17 @@
-"""Log formats: one module each, which says what its lines look like and nothing else.
+r"""Log formats: one module each, which says what its lines look like and nothing else.
 
-A module sets `FORMATS`, a tuple of `Format`; it is found by being in this folder. Most formats are a table of `Line`:
-a regular expression for one whole line, whose named groups are columns of the table that the line fills. Formats that
-are not lines (JSON documents) give a `reader` instead. The engine that runs them is `hpcbench.parse`.
+A module sets `FORMATS`, a tuple of `Format`; it is found by being in this folder. The engine that runs formats over
+files is `hpcbench.parse`.
+
+A format is made of parts. Most are a `Line`: a regular expression, searched in one line, in which ``<loss>`` stands
+for a number that fills the column ``loss``, ``<step_time ms>`` for one in milliseconds (columns are in SI units),
+``<value:.6>`` for one printed with six decimals, ``<wall_time:clock>`` for a duration such as ``1:02:03.5`` or
+``0m6.2s``, ``<time:stamp>`` for a date and time, ``<device:word>`` for a word, and ``(?P<name>...)`` for other text::
+
+    Line("steps", r"step <step>: train loss <loss> \(took <step_time ms> ms\)")
+
+What no line can tell reads by a function: one line (`Each`), all that follows a line (`Block`), a whole file
+(`Format.document`).
 """
 
 from __future__ import annotations
@@ -10,19 +19,40 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpcbench.errors import UsageError, nearest
 
-# No digit can be matched in two ways: a megabyte of them must not take time that is quadratic in its length.
-NUMBER = r"[-+]?(?:\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+|nan|inf)"
+if TYPE_CHECKING:
+    from hpcbench.parse.rows import Tables
+
+# What a placeholder matches. A number is judged when it is read, so that no digit can be matched in two ways: a
+# megabyte of them must not take time that is quadratic in its length.
+_MATCHES: dict[str, str] = {
+    "number": r"[-+.0-9eEaAfFiInNtTyY]+",
+    "clock": r"[0-9][-0-9:.,hms]*",
+    "stamp": r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?",
+    "size": r"[0-9][0-9.,]* ?(?:[kKMGTP]i?)?[Bb]?",
+    "int": r"\d+(?![\w.])",
+    "thousands": r"\d[\d,]*",  # 1,234,567
+    "word": r"[^ \t,;|\n]+",
+}
+# a placeholder; not the name in (?P<name>...) nor a look-behind
+_PLACEHOLDER = re.compile(r"(?<!\(\?P)(?<!\(\?)<(?P<name>[a-z_]\w*)(?: (?P<unit>[^<>]+)|:(?P<kind>[a-z]+|\.\d))?>")
+# what may stand before a line: colours are gone already, ranks and times stay
+PREFIX = (
+    r"(?:\[(?:default|[Rr]ank ?)?\d{1,6}\]:? ?|\d{1,5}: |\([^()\n]{1,40}\) |[A-Z]{4,8}:? +"
+    r"|\[?\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d+)?Z?\]?[ :-]+){0,3}"
+)
 
 # The power of ten that turns a unit of a log into its SI unit.
-POWERS: dict[str, int] = {"ms": -3, "us": -6, "ns": -9, "%": -2}
-BYTES: dict[str, int] = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+POWERS: dict[str, int] = {"ms": -3, "us": -6, "ns": -9, "%": -2, "K": 3, "M": 6, "G": 9, "T": 12}
+FACTORS: dict[str, float] = {
+    "min": 60, "h": 3600, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 1e3, "MB": 1e6, "GB": 1e9,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,118 +64,211 @@ class Record:
     values: dict[str, Any]
 
 
+# Records, and how many lines that look like records could not be read.
+Reading = tuple[list[Record], int]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A placeholder of a pattern: the column it fills, what it matches, and the unit it has in the log."""
+
+    name: str
+    kind: str = "number"  # a key of what placeholders match, ".N" (so many decimals), or "text"
+    unit: str = ""
+
+
 @dataclass(frozen=True)
 class Line:
-    """A kind of line. `pattern` describes all of it; its named groups are columns of `table`.
+    """A kind of line, which fills one row of `table`.
 
-    `units` gives the unit a column has in the log; `constants` are columns that every such line has; a value in
-    `unknown` is what the program prints when it does not know (it becomes NaN).
+    `pattern` is searched in the line (``^`` is its beginning, after what ranks and loggers write before it).
+    `constants` are columns that every such row has; a number in `unknown` is what the program prints when it does not
+    know, and becomes NaN. A `weak` line could stand in other logs too: it counts only in a file where another line of
+    the same format was found. `anchor` is text that every such line holds; without it the longest of the pattern. A
+    line that holds it and does not match counts as one that could not be read, unless the line is `loose`.
     """
 
     table: str
     pattern: str
-    units: Mapping[str, str] = field(default_factory=dict)
     constants: Mapping[str, Any] = field(default_factory=dict)
     unknown: Mapping[str, float] = field(default_factory=dict)
-    text: frozenset[str] = frozenset()  # groups that are not numbers
+    weak: bool = False
+    loose: bool = False
+    anchor: str = ""
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """The groups of the pattern, in order."""
+        found = []
+        for match in re.finditer(rf"{_PLACEHOLDER.pattern}|\(\?P<(?P<group>\w+)>", self.pattern):
+            if match["group"]:
+                found.append(Column(match["group"], "text"))
+            else:
+                found.append(Column(match["name"], match["kind"] or "number", match["unit"] or ""))
+        return tuple(found)
 
     @cached_property
     def regex(self) -> re.Pattern[bytes]:
-        """The pattern over the bytes of a file."""
-        return re.compile(rb"^" + self.pattern.encode() + rb"[ \t]*\r?$", re.MULTILINE)
+        """The pattern over bytes; each group is a column. Raises `ValueError` for one that could leave its line."""
+        if re.search(r"(?<!\\)(?:\\\\)*\\[sSWDnrvf]", self.pattern):
+            raise ValueError(f"{self.pattern!r}: write [ \\t] for \\s, which would take a line's end as well")
+        text = self.pattern.replace("[^", r"[^\n")
+        text = f"^{PREFIX}{text[1:]}" if text.startswith("^") else text
+        text = rf"{text[:-1]}[ \t]*$" if text.endswith("$") else text
 
-    def values(self, match: re.Match[bytes]) -> dict[str, Any]:
-        """Turn a match into columns, in SI units."""
-        row = dict(self.constants)
-        for name, raw in match.groupdict().items():
-            if raw is None:
-                continue
-            if name in self.text:
-                row[name] = raw.decode(errors="replace")
-                continue
-            unit = self.units.get(name, "")
-            row[name] = duration(raw) if unit == "clock" else in_si(raw, unit)
-            if name in self.unknown and float(raw) == self.unknown[name]:
-                row[name] = float("nan")
-        return row
+        def group(match: re.Match[str]) -> str:
+            kind = match["kind"] or "number"
+            if kind.startswith("."):
+                # a number that was cut has fewer
+                return rf"(?P<{match['name']}>[-+]?(?:\d+\.\d{{{kind[1:]}}}|nan|inf))(?![\w.])"
+            if kind not in _MATCHES:
+                raise ValueError(f"<{match['name']}:{kind}>: a placeholder is one of {', '.join(_MATCHES)}")
+            # a number that ends the pattern must end there in the log as well: two writers may have shared the line
+            end = r"(?![\w.])" if match.end() == len(match.string) else ""
+            return f"(?P<{match['name']}>{_MATCHES[kind]}){end}"
+
+        regex = re.compile(_PLACEHOLDER.sub(group, text).encode(), re.MULTILINE)
+        if regex.groups != len(regex.groupindex):
+            raise ValueError(f"{self.pattern!r}: write (?:...) for a group that is no column")
+        return regex
+
+    @cached_property
+    def literal(self) -> bytes:
+        """The anchor, as bytes."""
+        return (self.anchor or longest_literal(self.pattern)).encode()
+
+
+@dataclass(frozen=True)
+class Each:
+    """Lines that hold `anchor`, each read by a function: it gives rows (table and columns), or None if it cannot."""
+
+    anchor: str
+    read: Callable[[bytes], Sequence[tuple[str, dict[str, Any]]] | None]
+    weak: bool = False
+
+
+@dataclass(frozen=True)
+class Block:
+    """What begins with a line that holds `anchor`: a function is given the text from that line on.
+
+    That ends after `size` bytes, or where the next such block begins. The lines of its records count from 1.
+    """
+
+    anchor: str
+    read: Callable[[bytes], Reading]
+    size: int = 1 << 20
 
 
 @dataclass(frozen=True)
 class Format:
     """A kind of log file.
 
-    `sniff` occurs in every file of this kind; `claims` matches the lines that should be read, so that damaged ones can
-    be counted. The first `warmup` steps are marked as such. `finish` may complete the records (for example the step
-    that a line belongs to). Formats that are not lines have a `reader` of the whole file: it gives the records and the
-    number of lines it could not read.
+    A file is of this kind when one of its `parts` that is not weak is found in it. The first `warmup` steps are marked
+    as such. `finish` may complete the tables (for example the step that a line belongs to). A file that holds all of
+    `sniff` is given whole to `document`. `untried` says what the format was written from, where no real file was at
+    hand.
     """
 
     name: str
     title: str
     example: str
-    sniff: str
-    lines: tuple[Line, ...] = ()
-    claims: str | None = None
+    parts: tuple[Line | Each | Block, ...] = ()
     warmup: int = 0
-    finish: Callable[[list[Record]], list[Record]] | None = None
-    reader: Callable[[bytes], tuple[list[Record], int]] | None = None
-
-    @cached_property
-    def sniffer(self) -> re.Pattern[bytes]:
-        """`sniff` over the bytes of a file."""
-        return re.compile(self.sniff.encode(), re.MULTILINE)
-
-    def read(self, data: bytes) -> tuple[list[Record], int]:
-        """Read a file's bytes: its records in the order of their lines, and how many lines could not be read."""
-        if self.reader is not None:
-            return self.reader(data)
-        found: list[tuple[int, Record]] = []
-        for line in self.lines:
-            number, counted = 1, 0
-            for match in line.regex.finditer(data):
-                number += data.count(b"\n", counted, match.start())
-                counted = match.start()
-                found.append((match.start(), Record(line.table, number, line.values(match))))
-        found.sort(key=lambda item: item[0])
-        records = [record for _, record in found]
-        unread = 0
-        if self.claims is not None:
-            claimed = re.compile(self.claims.encode(), re.MULTILINE).finditer(data)
-            starts = {start for start, _ in found}
-            unread = sum(match.start() not in starts for match in claimed)
-        if self.warmup:
-            _mark_warmup(records, self.warmup)
-        return (self.finish(records) if self.finish else records), unread
+    finish: Callable[[Tables], None] | None = None
+    sniff: tuple[str, ...] = ()
+    document: Callable[[bytes], Reading] | None = None
+    untried: str = ""
 
 
-def _mark_warmup(records: Iterable[Record], count: int) -> None:
-    """Mark the first `count` steps, wherever they stand: ranks log each step, a second run in a log starts again."""
-    first: set[float] = set()
-    for record in records:
-        if record.table == "steps":
-            step = record.values.get("step", float("nan"))
-            if len(first) < count:
-                first.add(step)
-            record.values["warmup"] = step in first
+def longest_literal(pattern: str) -> str:
+    """Return the longest text that every match of a pattern holds; raises `ValueError` where it has none.
+
+    Reads only what is plain: not what stands in groups or classes, may be repeated, or is one of several choices.
+    """
+    runs, run, depth, at = [], "", 0, 0
+    text = _PLACEHOLDER.sub("\0", pattern).removeprefix("^")
+    while at < len(text):
+        letter, step = text[at], 1
+        if letter == "\\":
+            letter, step = text[at + 1 : at + 2], 2
+            letter = "\0" if letter.isalnum() else letter
+        elif letter == "[":
+            step = (re.match(r"\[\^?\]?(?:\\.|[^\]\\])*\]", text[at:]) or text[at:])[0].__len__()
+            letter = "\0"
+        elif letter == "|" and not depth:
+            raise ValueError(f"{pattern!r}: several choices have no text in common; give an anchor")
+        elif letter in "()":
+            depth += 1 if letter == "(" else -1
+            letter = "\0"
+        elif letter in "?*+{.$|^":
+            if letter in "?*{":
+                run = run[:-1]
+            letter = "\0"
+            if text[at] == "{":
+                step = text.find("}", at) - at + 1
+        if depth or letter == "\0":
+            runs.append(run)
+            run = ""
+        else:
+            run += letter
+        at += step
+    best = max([*runs, run], key=len)
+    if len(best) < 3:
+        raise ValueError(f"{pattern!r}: holds no text of three letters to look for; give an anchor")
+    return best
 
 
-def in_si(text: bytes, unit: str = "") -> float:
-    """Read a number in its SI unit; the point moves before it is rounded: 18003.70 ms are 18.0037 s to the digit."""
+def in_si(text: bytes | str, unit: str = "") -> float:
+    """Read a number in its SI unit; the point moves before it is rounded: 18003.70 ms are 18.0037 s to the digit.
+
+    Raises `ValueError` for text that is no number.
+    """
+    text = text.decode(errors="replace") if isinstance(text, bytes) else text
+    if "_" in text or not text.isascii():  # which float() takes
+        raise ValueError(text)
     power = POWERS.get(unit, 0)
     try:
-        number = float(text + f"e{power}".encode())
+        number = float(f"{text}e{power}")
     except ValueError:  # not a number, infinite, or with an exponent of its own
         number = float(text) * 10.0**power
-    return number * BYTES.get(unit, 1)
+    return number * FACTORS.get(unit, 1)
 
 
-def duration(text: bytes) -> float:
-    """Read ``1:02:03.5``, ``3m2.5s`` or ``2.5`` (a decimal comma too) in seconds."""
-    parts = re.split(r"[:hm]", text.decode().rstrip("s").replace(",", "."))
-    seconds = 0.0
-    for part in parts:
-        seconds = seconds * 60 + float(part)
-    return seconds
+def duration(text: bytes | str) -> float:
+    """Read ``1:02:03.5``, ``2-03:04:05`` (days), ``3m2.5s``, ``1h2m3s``, ``250ms`` or ``2.5`` in seconds.
+
+    The decimal point may be a comma. Raises `ValueError` for anything else.
+    """
+    text = (text.decode(errors="replace") if isinstance(text, bytes) else text).replace(",", ".")
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    days, first, second, last, hours, minutes, millis, seconds = match.groups()
+    if last is not None:
+        parts = [part for part in (first, second, last) if part is not None]
+        total = 0.0
+        for part in parts:
+            total = total * 60 + float(part)
+        return total + 86400 * int(days or 0)
+    if millis is not None:
+        return in_si(millis, "ms")
+    return 3600 * int(hours or 0) + 60 * int(minutes or 0) + float(seconds or 0)
+
+
+_DURATION = re.compile(
+    r"(?:(\d+)-)?(?:(\d+):)?(?:(\d+):)(\d+(?:\.\d*)?)"
+    r"|(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d*)?)ms|(\d+(?:\.\d*)?)s?)?",
+    re.ASCII,
+)
+
+
+def size(text: bytes | str) -> float:
+    """Read ``3500kb``, ``1.5 GiB``, ``12K`` or ``4096`` in bytes; K, M, G are powers of 1024. Raises `ValueError`."""
+    text = (text.decode(errors="replace") if isinstance(text, bytes) else text).strip()
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(?:([kKMGTP])i?)?[Bb]?", text, re.ASCII)
+    if match is None:
+        raise ValueError(text)
+    return float(match[1]) * 1024.0 ** (" KMGTP".index((match[2] or " ").upper()))
 
 
 @lru_cache(maxsize=1)

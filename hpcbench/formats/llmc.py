@@ -2,53 +2,33 @@
 
 from __future__ import annotations
 
-import math
+import numpy as np
 
-from hpcbench.formats import NUMBER, Format, Line, Record
+from hpcbench.formats import Format, Line
+from hpcbench.parse.rows import Tables
 
 # A number that ends its line has all the decimals that the program prints: of a killed run's last line, cut inside
 # the number, nothing is believed.
-_SIX, _FOUR, _TWO = (rf"[-+]?(?:\d+\.\d{{{count}}}|nan|inf)" for count in (6, 4, 2))
 _VALIDATION = {"task": "validation", "metric": "loss"}
 
 
-def _divergence(records: list[Record]) -> list[Record]:
-    """Add the event that a loss stopped being a number, at the first step where it did."""
-    for record in records:
-        if record.table == "steps" and math.isnan(record.values.get("loss", 0)):
-            message = f"the loss of step {record.values['step']:.0f} is not a number"
-            return [*records, Record("events", record.line, {"kind": "nan_loss", "message": message})]
-    return records
-
-
-def _cpu_steps(records: list[Record]) -> list[Record]:
+def _cpu_steps(tables: Tables) -> None:
     """Give each validation loss its step: the program validates before the step of that number.
 
     The next step that the log shows, or one past the last.
     """
-    step, following = 0.0, None
-    for record in reversed(records):
-        if record.table == "steps":
-            following = record.values["step"]
-        elif "step" not in record.values:
-            record.values["step"] = following
-    for record in records:
-        if record.table == "steps":
-            step = record.values["step"] + 1
-        elif record.values["step"] is None:
-            record.values["step"] = step
-    return _divergence(records)
+    evals, steps = tables.get("evals"), tables.get("steps")
+    if evals is not None and steps is not None:
+        after = np.searchsorted(steps.line, evals.line)
+        evals["step"] = np.append(steps["step"], steps["step"][-1] + 1)[after]
 
 
-def _cuda_steps(records: list[Record]) -> list[Record]:
+def _cuda_steps(tables: Tables) -> None:
     """Give each score its step: steps are printed counted from 1, so it is the number of steps done so far."""
-    step = next((record.values["step"] - 1 for record in records if record.table == "steps"), 0.0)  # a run may resume
-    for record in records:
-        if record.table == "steps":
-            step = record.values["step"]
-        elif record.table == "evals":
-            record.values["step"] = step
-    return _divergence(records)
+    evals, steps = tables.get("evals"), tables.get("steps")
+    if evals is not None and steps is not None:
+        before = np.searchsorted(steps.line, evals.line)
+        evals["step"] = np.insert(steps["step"], 0, steps["step"][0] - 1)[before]  # a run may resume
 
 
 FORMATS = (
@@ -56,16 +36,10 @@ FORMATS = (
         name="llmc-cpu",
         title="llm.c train_gpt2 on a CPU",
         example="step 0: train loss 5.356189 (took 1452.121000 ms)",
-        sniff=r"^step \d+: train loss \S+ \(took ",
-        claims=r"^(?:step \d+: train|val loss )",
         warmup=1,
-        lines=(
-            Line(
-                "steps",
-                rf"step (?P<step>\d+): train loss (?P<loss>{NUMBER}) \(took (?P<step_time>{NUMBER}) ms\)",
-                units={"step_time": "ms"},
-            ),
-            Line("evals", rf"val loss (?P<value>{_SIX})", constants=_VALIDATION),
+        parts=(
+            Line("steps", r"^step <step>: train loss <loss> \(took <step_time ms> ms\)"),
+            Line("evals", r"^val loss <value:.6>$", constants=_VALIDATION, weak=True),
         ),
         finish=_cpu_steps,
     ),
@@ -74,34 +48,30 @@ FORMATS = (
         title="llm.c train_gpt2cu on GPUs",
         example="step    1/3 | loss 11.032358 (+nanz)| norm 22.1414 (+nanz)| lr 8.57e-07 | 2517.44 ms "
         "| 39.9% bf16 MFU | 208262 tok/s",
-        sniff=r"^step +\d+/\d+(?: \| loss |: train loss )",
-        claims=r"^(?:step +\d+/\d+|val loss )",
         warmup=1,
-        lines=(
+        parts=(
             Line(
                 "steps",
-                rf"step +(?P<step>\d+)/\d+ \| loss +(?P<loss>{NUMBER}) \([^)|]*\)\| norm +(?P<grad_norm>{NUMBER})"
-                rf" \([^)|]*\)\| lr (?P<lr>{NUMBER}) \| (?P<step_time>{NUMBER}) ms \| (?P<mfu>{NUMBER})% \S+ MFU"
-                rf" \| (?P<tokens_per_second>{NUMBER}) tok/s",
-                units={"step_time": "ms", "mfu": "%"},
+                r"^step +<step>/\d+ \| loss +<loss> \([^)|]*\)\| norm +<grad_norm> \([^)|]*\)\| lr <lr>"
+                r" \| <step_time ms> ms \| <mfu %>% [^ ]+ MFU \| <tokens_per_second> tok/s",
                 unknown={"mfu": -100.0},  # a GPU that is not in the program's table
+                anchor=")| norm ",
             ),
             Line(  # the fp32 program
                 "steps",
-                rf"step +(?P<step>\d+)/\d+: train loss (?P<loss>{NUMBER}) \((?P<step_time>{NUMBER}) ms,"
-                rf" (?P<tokens_per_second>{NUMBER}) tok/s\)",
-                units={"step_time": "ms"},
+                r"^step +<step>/\d+: train loss <loss> \(<step_time ms> ms, <tokens_per_second> tok/s\)",
             ),
-            Line("evals", rf"val loss (?P<value>{_SIX})", constants=_VALIDATION),
-            Line(  # follows a progress line that ends in a carriage return, not a line break
+            Line("evals", r"^val loss <value:.6>$", constants=_VALIDATION, weak=True),
+            Line(
                 "evals",
-                rf"(?:.*\r|.*\d)?HellaSwag: (?P<correct>\d+)/(?P<count>\d+) = (?P<value>{_SIX})",
+                r"HellaSwag: <correct:int>/<count:int> = <value:.6>",
                 constants={"task": "hellaswag", "metric": "accuracy"},
+                weak=True,
+                loose=True,  # its progress has the same words
             ),
             Line(
                 "counters",
-                rf"total average iteration time: (?P<value>{NUMBER}) ms",
-                units={"value": "ms"},
+                r"^total average iteration time: <value ms> ms",
                 constants={"name": "mean_step_time", "unit": "s"},
             ),
         ),
@@ -111,20 +81,17 @@ FORMATS = (
         name="llmc-main-log",
         title="llm.c main.log",
         example="s:0 trl:11.0116 lr:0.000001 norm:14.96",
-        sniff=r"^s:\d+ (?:tel|trl):",
-        claims=r"^s:\d+ ",
-        lines=(
+        parts=(
             Line(
                 "steps",
-                rf"s:(?P<step>\d+) trl:(?P<loss>{_FOUR})(?: lr:(?P<lr>{_SIX}))?(?: norm:(?P<grad_norm>{_TWO}))?",
+                r"^s:<step> trl:<loss:.4>(?: lr:<lr:.6>)?(?: norm:<grad_norm:.2>)?$",
             ),
-            Line("evals", rf"s:(?P<step>\d+) tel:(?P<value>{_FOUR})", constants=_VALIDATION),
+            Line("evals", r"^s:<step> tel:<value:.4>$", constants=_VALIDATION),
             Line(
                 "evals",
-                rf"s:(?P<step>\d+) eval:(?P<value>{_FOUR})",
+                r"^s:<step> eval:<value:.4>$",
                 constants={"task": "hellaswag", "metric": "accuracy"},
             ),
         ),
-        finish=_divergence,
     ),
 )

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from hpcbench.formats import Format, Record
+from hpcbench.formats import Each, Format, Reading, Record
 
 # the word under "record" → the table
 _TABLES = {
@@ -19,29 +19,20 @@ _TABLES = {
 }
 _MAX_LINE = 1 << 20
 _COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-_MAX_COLUMNS = 200  # of one file; a log that makes up columns must not fill the memory
 
 
-def _read_records(data: bytes) -> tuple[list[Record], int]:
-    """Read one JSON object a line; its ``record`` names the table, its other scalar keys are the columns."""
-    records: list[Record] = []
-    columns: set[str] = set()
-    unread = 0
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if not line.startswith(b"{"):
-            continue
-        row = _object(line)
-        table = _TABLES.get(str(row.pop("record", ""))) if row is not None else None
-        if row is None or table is None or len(columns.union(row)) > _MAX_COLUMNS:
-            unread += 1
-            continue
-        columns.update(row)
-        values = {key: _plain(value) for key, value in row.items() if _COLUMN.fullmatch(key) and _scalar(value)}
-        records.append(Record(table, number, values))
-    return records, unread
+def _read_record(line: bytes) -> list[tuple[str, dict[str, Any]]] | None:
+    """Read one JSON object; its ``record`` names the table, its other scalar keys are the columns."""
+    if not line.startswith(b"{"):
+        return []  # a program that prints the word in a text
+    row = _object(line)
+    table = _TABLES.get(str(row.pop("record", ""))) if row is not None else None
+    if row is None or table is None:
+        return None
+    return [(table, {key: _plain(value) for key, value in row.items() if _COLUMN.fullmatch(key) and _scalar(value)})]
 
 
-def _read_exit(data: bytes) -> tuple[list[Record], int]:
+def _read_exit(data: bytes) -> Reading:
     row = _object(data)
     if row is None or not {"status", "started", "ended"} <= row.keys():
         return [], 1
@@ -95,14 +86,13 @@ FORMATS = (
         name="hpcbench-records",
         title="records of hpcbench's workloads",
         example='{"record": "step", "step": 1, "loss": 5.37, "step_time": 0.0213, "tokens_per_second": 12019.2}',
-        sniff=r'^\{"record": "(?:step|epoch|request|eval|counter|event)"[,}]',
-        reader=_read_records,
+        parts=(Each('"record"', _read_record),),
     ),
     Format(
         name="hpcbench-exit",
         title="exit record of a job script",
         example='{"status": 0, "signal": null, "reason": null, "started": 1763.2, "ended": 1790.1, "host": "node1"}',
-        sniff=r'\A\{"status": (?:null|\d+), "signal": ',
-        reader=_read_exit,
+        sniff=('{"status": ', '"signal": ', '"started": '),
+        document=_read_exit,
     ),
 )

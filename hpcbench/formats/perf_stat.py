@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hpcbench.formats import Format, Record, in_si
+from hpcbench.formats import Block, Format, Reading, Record, in_si
 
 _UNITS = {  # what perf writes → the unit, and its SI unit
     b"msec": ("ms", "s"), b"usec": ("us", "s"), b"nsec": ("ns", "s"), b"Joules": ("J", "J"),
@@ -19,19 +19,13 @@ _TIMES = {b"time elapsed": "wall_time", b"user": "user_time", b"sys": "system_ti
 _SEVERAL = re.compile(rb"^ +\d+(?:[.,]\d+)* +[A-Za-z]")
 
 
-def _read(data: bytes) -> tuple[list[Record], int]:
-    """Read counter blocks. Counts are plain numbers, times are in seconds, energies in joules."""
+def _read(data: bytes) -> Reading:
+    """Read a block of counters. Counts are plain numbers, times are in seconds, energies in joules."""
     records: list[Record] = []
     unread = 0
-    inside = False
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if b"Performance counter stats for" in line:
-            inside = True
-            continue
-        if line[:1] not in (b" ", b"\r", b""):  # all lines of a block are indented: this is another program's
-            inside = False
-        if not inside:
-            continue
+    for number, line in enumerate(data.split(b"\n")[1:], 2):
+        if line[:1] not in (b" ", b""):  # all lines of a block are indented: this is another program's
+            break
         if match := _TIME.match(line):
             value = float(match["value"].replace(b",", b"."))  # printed without separators of thousands
             records.append(Record("counters", number, {"name": _TIMES[match["name"]], "value": value, "unit": "s"}))
@@ -56,7 +50,6 @@ FORMATS = (
         name="perf-stat",
         title="perf stat, text",
         example="         18,003.70 msec task-clock                       #    1.000 CPUs utilized",
-        sniff=r"^ Performance counter stats for ",
-        reader=_read,
+        parts=(Block("Performance counter stats for ", _read),),
     ),
 )

@@ -1,19 +1,36 @@
-"""What `time` prints: bash's, POSIX's, and GNU time's `-v`."""
+"""What `time` prints: that of bash, POSIX shells and zsh, and the programs of GNU and macOS."""
 
 from __future__ import annotations
 
-from hpcbench.formats import Format, Line
+import re
 
-_CLOCK = r"(?:(?:\d+h)?\d+m\d+[.,]\d+s|\d+[.,]\d\d)"  # bash's, or POSIX's with its two decimals
-_GNU_CLOCK = r"(?:\d+:)?\d+:\d+(?:\.\d+)?"
+from hpcbench.formats import Block, Format, Line, Reading, Record, duration
+
+_NAMES = {b"real": "wall_time", b"user": "user_time", b"sys": "system_time"}
+_CLOCK = rb"(?:(?:\d+h)?\d+m\d+[.,]\d+s|\d+[.,]\d\d)"  # bash's, or POSIX's with its two decimals
+_SHELL = re.compile(rb"[ \t]*(real|user|sys)[ \t]+(" + _CLOCK + rb")[ \t]*\r?(?=\n|\Z)")
 
 
-def _seconds(name: str, pattern: str) -> Line:
-    return Line("counters", pattern, units={"value": "clock"}, constants={"name": name, "unit": "s"})
+def _shell(data: bytes) -> Reading:
+    """Read the three lines of bash and POSIX; one of them alone is a word in a text."""
+    found: dict[bytes, Record] = {}
+    for number, line in enumerate(data.split(b"\n")[:4], 1):
+        match = _SHELL.fullmatch(line)
+        if match is None and found and line.strip():
+            break
+        if match is not None:
+            found[match[1]] = Record(
+                "counters", number, {"name": _NAMES[match[1]], "value": duration(match[2]), "unit": "s"}
+            )
+    return ([*found.values()], 0) if {b"real", b"user"} <= found.keys() else ([], 0)
+
+
+def _seconds(name: str, pattern: str, *, weak: bool = False) -> Line:
+    return Line("counters", pattern, constants={"name": name, "unit": "s"}, weak=weak)
 
 
 def _plain(name: str, label: str) -> Line:
-    return Line("counters", rf"[ \t]*{label}: (?P<value>\d+)", constants={"name": name, "unit": ""})
+    return Line("counters", rf"^[ \t]*{label}: <value:int>", constants={"name": name, "unit": ""}, weak=True)
 
 
 FORMATS = (
@@ -21,26 +38,19 @@ FORMATS = (
         name="time",
         title="time of bash and POSIX shells",
         example="real\t0m4.442s",
-        sniff=rf"^real[ \t]+{_CLOCK}\r?\n(?:user[ \t]+{_CLOCK})",
-        lines=(
-            _seconds("wall_time", rf"real[ \t]+(?P<value>{_CLOCK})"),
-            _seconds("user_time", rf"user[ \t]+(?P<value>{_CLOCK})"),
-            _seconds("system_time", rf"sys[ \t]+(?P<value>{_CLOCK})"),
-        ),
+        parts=(Block("real", _shell, size=200),),
     ),
     Format(
         name="gnu-time",
         title="GNU time -v",
         example="\tMaximum resident set size (kbytes): 1780",
-        sniff=r"^[ \t]*Maximum resident set size \(kbytes\): \d+",
-        lines=(
-            _seconds("wall_time", rf"[ \t]*Elapsed \(wall clock\) time \(h:mm:ss or m:ss\): (?P<value>{_GNU_CLOCK})"),
-            _seconds("user_time", r"[ \t]*User time \(seconds\): (?P<value>\d+\.\d+)"),
-            _seconds("system_time", r"[ \t]*System time \(seconds\): (?P<value>\d+\.\d+)"),
+        parts=(
+            _seconds("wall_time", r"Elapsed \(wall clock\) time \(h:mm:ss or m:ss\): <value:clock>"),
+            _seconds("user_time", r"^[ \t]*User time \(seconds\): <value:.2>", weak=True),
+            _seconds("system_time", r"^[ \t]*System time \(seconds\): <value:.2>", weak=True),
             Line(
                 "counters",
-                r"[ \t]*Maximum resident set size \(kbytes\): (?P<value>\d+)",
-                units={"value": "KiB"},
+                r"Maximum resident set size \(kbytes\): <value KiB>",
                 constants={"name": "max_memory", "unit": "B"},
             ),
             _plain("major_page_faults", r"Major \(requiring I/O\) page faults"),

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from hpcbench.errors import RunError
-from hpcbench.formats import Record
 from hpcbench.metrics import COLUMNS, RESERVED
+from hpcbench.parse.rows import Tables
 from hpcbench.run import Run
 
 _ALWAYS = ("stdout.log", "stderr.log", "perf.txt", "exit.json")  # what a job script leaves beside the benchmark's logs
@@ -38,11 +38,16 @@ class Source:
     parameters_from: str = ""
     repeat: int = 1
     formats: list[str] = field(default_factory=list)
-    records: list[Record] = field(default_factory=list)
+    tables: Tables = field(default_factory=dict)
     unread: int = 0
     bytes: int = 0
     lines: int = 0
     sha256: str = ""
+
+    @property
+    def records(self) -> int:
+        """How many rows were read."""
+        return sum(len(rows) for rows in self.tables.values())
 
 
 def find(path: Path, runs: dict[str, Run]) -> Iterator[Source]:

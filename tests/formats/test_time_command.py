@@ -1,12 +1,13 @@
 import pytest
+import written
 
-from hpcbench import formats
+from hpcbench.parse.content import read_bytes
 
 BASH, GNU = "time", "gnu-time"
 
 
 def read(name, data):
-    records, unread = formats.get(name).read(data if isinstance(data, bytes) else data.encode())
+    records, unread = written.read(name, data)
     return {record.values["name"]: record.values["value"] for record in records}, unread
 
 
@@ -35,7 +36,6 @@ REAL = [
 @pytest.mark.parametrize(("file", "name", "expected"), REAL, ids=[each[0] for each in REAL])
 def test_real_times_are_read_in_seconds_and_bytes(corpus, file, name, expected):
     data = (corpus / file).read_bytes()
-    assert formats.get(name).sniffer.search(data)
     assert read(name, data) == (expected, 0)
 
 
@@ -63,9 +63,9 @@ def test_a_damaged_or_other_line_gives_no_time(text):
 
 
 def test_the_line_of_a_value_counts_the_blank_lines_before_it():
-    records, _ = formats.get(GNU).read(b"\n\n\n\tExit status: 3\n")
+    records, _ = written.read(GNU, b"\n\n\n\tExit status: 3\n")
     assert [(record.line, record.values["value"]) for record in records] == [(4, 3)]
 
 
 def test_macos_time_is_not_taken_for_gnu_time(corpus):  # its peak memory is in bytes
-    assert not formats.get(GNU).sniffer.search((corpus / "system/macos_time_l_output.txt").read_bytes())
+    assert read_bytes((corpus / "system/macos_time_l_output.txt").read_bytes()).formats != [GNU]

@@ -1,0 +1,107 @@
+"""The groups of matches to columns of numbers and text, in SI units."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hpcbench.formats import POWERS, Line, duration, in_si, size
+from hpcbench.parse.rows import Array, objects
+from hpcbench.parse.text import stamp
+
+_MANY = 200  # rows from which a reader of CSV converts them
+
+
+def convert(rows: list[Any], part: Line) -> tuple[list[Array], Array | None]:
+    """Turn the groups of matches into columns in SI units; rows with a number that is none are left out.
+
+    Returns the columns and, where rows were left out, the positions of those that stay.
+    """
+    if not rows or not part.columns:
+        return [], None
+    columns = _quick(rows, part) if len(rows) >= _MANY else None
+    good = None
+    if columns is None:
+        columns, good = _one_by_one(rows, part)
+    for index, column in enumerate(part.columns):
+        if column.name in part.unknown:
+            unknown = in_si(repr(part.unknown[column.name]), column.unit)
+            columns[index][columns[index] == unknown] = np.nan
+    return columns, good
+
+
+def _one_by_one(rows: list[Any], part: Line) -> tuple[list[Array], Array | None]:
+    columns: list[Array] = []
+    bad: set[int] = set()
+    for column, texts in zip(part.columns, zip(*rows, strict=True), strict=True):
+        if column.kind in ("word", "text"):
+            columns.append(objects([text.decode(errors="replace").strip() or None for text in texts]))
+            continue
+        values = np.empty(len(texts))
+        for index, text in enumerate(texts):
+            try:
+                values[index] = _value(text, column.kind, column.unit)
+            except ValueError:
+                bad.add(index)
+        columns.append(values)
+    if not bad:
+        return columns, None
+    good = np.asarray([index for index in range(len(rows)) if index not in bad], dtype=np.int64)
+    return [column[good] for column in columns], good
+
+
+def _quick(rows: list[Any], part: Line) -> list[Array] | None:
+    """Convert many rows at once, or give None: what is not plain is left to `_one_by_one`.
+
+    pyarrow reads decimals as exactly as `float` does. A decimal unit is a division by a power of ten, which rounds
+    once, as moving the decimal point does.
+    """
+    kinds = [column.kind for column in part.columns]
+    if not all(kind in ("number", "int", "word", "text") or kind.startswith(".") for kind in kinds):
+        return None
+    from pyarrow import ArrowInvalid, BufferReader, csv, float64, string
+
+    text = b"\n".join(map(b"\x1f".join, rows))
+    names = [str(index) for index in range(len(kinds))]
+    types = [string() if kind in ("word", "text") else float64() for kind in kinds]
+    try:
+        table = csv.read_csv(
+            BufferReader(text),
+            read_options=csv.ReadOptions(column_names=names, use_threads=False, block_size=len(text) + 1),
+            parse_options=csv.ParseOptions(quote_char=False, delimiter="\x1f", ignore_empty_lines=False),
+            convert_options=csv.ConvertOptions(
+                column_types=dict(zip(names, types, strict=True)), null_values=[""], strings_can_be_null=True
+            ),
+        )
+    except ArrowInvalid:
+        return None
+    if len(table) != len(rows):
+        return None
+    columns: list[Array] = []
+    for column, found in zip(part.columns, table.columns, strict=True):
+        if column.kind in ("word", "text"):
+            columns.append(objects([None if each is None else each.strip() or None for each in found.to_pylist()]))
+            continue
+        values = found.to_numpy(zero_copy_only=False).astype(float, copy=True)
+        power = POWERS.get(column.unit)
+        if power is not None and power < 0:
+            values /= 10.0**-power
+        elif column.unit:
+            values *= in_si("1", column.unit)
+        columns.append(values)
+    return columns
+
+
+def _value(text: bytes, kind: str, unit: str) -> float:
+    if not text:
+        return np.nan
+    if kind == "clock":
+        return duration(text)
+    if kind == "stamp":
+        return stamp(text.decode())
+    if kind == "size":
+        return size(text)
+    if kind == "thousands":
+        text = text.replace(b",", b"")
+    return in_si(text, unit)

@@ -1,0 +1,267 @@
+"""Runs formats over the bytes of a file: one search for all anchors at once, then only the lines that hold one.
+
+A file is read in stretches (`streams`). `Scanner.scan` turns a stretch into a `Piece`, whose lines count from the
+stretch's beginning, so that stretches of one file can be read apart, in any process; `content` joins the pieces.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import hyperscan
+import numpy as np
+
+from hpcbench.formats import Block, Each, Format, Line, Reading
+from hpcbench.parse.columns import convert
+from hpcbench.parse.rows import Array, objects
+from hpcbench.parse.streams import without_colours
+from hpcbench.parse.text import BEFORE, RANK, Text, ranks
+
+_DENSE = 400  # bytes a hit: where hits are closer together, a pattern runs over the whole stretch
+_TIMED = frozenset({"steps", "epochs", "evals", "events"})
+
+
+@dataclass
+class Found:
+    """The rows that one part of a format gave."""
+
+    line: Array
+    columns: list[Array] = field(default_factory=list)  # of a `Line`, in the order of its columns
+    records: list[tuple[str, int, dict[str, Any]]] = field(default_factory=list)  # of other parts
+    extra: dict[str, Array] = field(default_factory=dict)  # columns that the place of a line gives
+    diverged: int | None = None  # line of the first loss that was not a number
+
+    def add(self, records: Iterable[tuple[str, int, dict[str, Any]]]) -> None:
+        """Add rows: table, line and values each."""
+        for table, line, values in records:
+            self.records.append((table, line, values))
+            loss = values.get("loss") if table == "steps" else None
+            if self.diverged is None and isinstance(loss, float) and not math.isfinite(loss):
+                self.diverged = line
+
+    def moved(self, lines: int) -> Found:
+        """Return the same rows, so many lines further down."""
+        records = [(table, line + lines, values) for table, line, values in self.records]
+        diverged = None if self.diverged is None else self.diverged + lines
+        return Found(self.line + lines, self.columns, records, self.extra, diverged)
+
+
+@dataclass
+class Piece:
+    """What one stretch of a file holds. Parts are known by their number in the scanner."""
+
+    length: int
+    breaks: int  # line breaks
+    open_line: bool = False  # the last line has no end
+    found: dict[int, Found] = field(default_factory=dict)
+    unread: dict[int, int] = field(default_factory=dict)  # lines with an anchor that could not be read
+    first: dict[int, tuple[int, str]] = field(default_factory=dict)  # line and text of the first row of a part
+    sniffed: set[bytes] = field(default_factory=set)
+    rank: tuple[Array, Array] | None = None  # lines, and the rank that wrote each
+
+
+class Scanner:
+    """The anchors of several formats, compiled into one search."""
+
+    def __init__(self, formats: Sequence[Format], *, forced: bool = False) -> None:
+        self.formats = tuple(formats)
+        self.forced = forced  # a file is of these formats, whatever it holds
+        self.parts: list[tuple[int, Line | Each | Block]] = [
+            (index, part) for index, each in enumerate(self.formats) for part in each.parts
+        ]
+        anchors: dict[bytes, list[int]] = {}
+        for number, (_, part) in enumerate(self.parts):
+            anchors.setdefault(part.literal if isinstance(part, Line) else part.anchor.encode(), []).append(number)
+        for each in self.formats:
+            for text in each.sniff:
+                anchors.setdefault(text.encode(), [])
+        self.sniffs = {text.encode() for each in self.formats for text in each.sniff}
+        self.anchors = list(anchors.items())
+        self._database = hyperscan.Database()
+        expressions = [RANK, *(re.escape(text) for text, _ in self.anchors)]
+        flags = [hyperscan.HS_FLAG_MULTILINE, *([0] * len(self.anchors))]
+        self._database.compile(expressions=expressions, ids=list(range(len(expressions))), flags=flags)
+
+    def is_weak(self, number: int) -> bool:
+        """Whether a part's lines could stand in logs of other formats too, and so prove nothing."""
+        return not self.forced and bool(getattr(self.parts[number][1], "weak", False))
+
+    def scan(self, data: bytes, *, last: bool = True, after: Callable[[], bytes] = bytes) -> Piece:
+        """Read a stretch of whole lines; in the `last` one a line may be cut short. `after` gives what follows."""
+        data = without_colours(data)
+        if b"\r" in data:
+            data = data.replace(b"\r\n", b"\n")
+        marks = np.frombuffer(data, np.uint8) == 10
+        if b"\r" in data:  # a progress bar goes back to the beginning of its line, but not to another line
+            data = data.replace(b"\r", b"\n")
+        hits: list[list[int]] = [[] for _ in range(len(self.anchors) + 1)]
+        add = [each.append for each in hits]
+
+        def collect(number: int, _start: int, end: int, _flags: int, _context: object) -> None:
+            add[number](end)
+
+        if data:
+            self._database.scan(data, match_event_handler=collect)
+        piece = Piece(len(data), int(np.count_nonzero(marks)), bool(data) and not marks[-1])
+        text = Text(data, marks, last)
+        if hits[0]:
+            piece.rank = ranks(text, hits[0])
+        for (literal, numbers), ends in zip(self.anchors, hits[1:], strict=True):
+            if not ends:
+                continue
+            if literal in self.sniffs:
+                piece.sniffed.add(literal)
+            for number in numbers:
+                part = self.parts[number][1]
+                if isinstance(part, Line):
+                    self._read_lines(piece, text, number, part, ends)
+                elif isinstance(part, Each):
+                    self._read_each(piece, text, number, part, ends)
+                else:
+                    self._read_blocks(piece, text, number, part, ends, after)
+        return piece
+
+    def _read_lines(self, piece: Piece, text: Text, number: int, part: Line, ends: list[int]) -> None:
+        regex = part.regex
+        starts: list[int] = []
+        lengths: list[int] = []
+        if len(ends) > 64 and len(text.data) < len(ends) * _DENSE and text.longest_line < BEFORE:
+            data = text.data
+            windows = len(ends)
+        else:
+            starts, pieces = text.windows(ends)
+            data = b"\n".join(pieces)
+            lengths = [len(each) + 1 for each in pieces]
+            windows = len(starts)
+        rows: list[Any] = regex.findall(data)
+        # each match holds an anchor of its own: as many of both are pairs, in order
+        if len(rows) == len(ends):
+            at = np.asarray(ends)
+        else:
+            rows, at = _pairs(regex, data, starts, lengths)
+        if regex.groups == 1:
+            rows = [(each,) for each in rows]
+        elif regex.groups == 0:
+            rows = [()] * len(rows)
+        if rows and text.cut and _cut_short(part, rows[-1], text.data):
+            rows, at = rows[:-1], at[:-1]
+        columns, good = convert(rows, part)
+        if good is not None:
+            at = at[good]
+        line = text.line_of(at)
+        if len(line):
+            found = Found(line, columns, diverged=_diverged(line, columns, rows, good, part))
+            names = [column.name for column in part.columns]
+            if part.table == "events" and "message" not in names and "message" not in part.constants:
+                found.extra["message"] = objects([text.line_at(int(each)) for each in at])
+            if "time" not in names and part.table in _TIMED and (times := text.times(at)) is not None:
+                found.extra["time"] = times
+            piece.found[number] = found
+            piece.first[number] = (int(line[0]), text.line_at(int(at[0])))
+        if windows > len(line) and not part.loose:
+            piece.unread[number] = windows - len(line)
+
+    def _read_each(self, piece: Piece, text: Text, number: int, part: Each, ends: list[int]) -> None:
+        starts, _ = text.windows(ends)
+        found = Found(np.empty(0, np.int64))
+        for start in starts:
+            line = text.whole_line(start)
+            try:
+                rows = part.read(line) if line is not None else None
+            except (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError):
+                rows = None
+            if rows is None:
+                piece.unread[number] = piece.unread.get(number, 0) + 1
+                continue
+            at = int(text.line_of(np.asarray([start + 1]))[0])
+            found.add((table, at, values) for table, values in rows)
+        if found.records:
+            piece.found[number] = found
+            piece.first[number] = (found.records[0][1], text.line_at(starts[0] + 1))
+
+    def _read_blocks(
+        self, piece: Piece, text: Text, number: int, part: Block, ends: list[int], after: Callable[[], bytes]
+    ) -> None:
+        starts, _ = text.windows(ends)
+        found = Found(np.empty(0, np.int64))
+        for start, stop in pairwise([*starts, len(text.data) + 1]):
+            data = text.data[start : min(stop, start + part.size)]
+            if stop > len(text.data) and not text.last and len(data) < part.size:
+                data += after()[: part.size - len(data)]
+            records, unread = guarded(part.read, data)
+            at = int(text.line_of(np.asarray([start + 1]))[0])
+            found.add((each.table, each.line + at - 1, each.values) for each in records)
+            if unread:
+                piece.unread[number] = piece.unread.get(number, 0) + unread
+        if found.records:
+            piece.found[number] = found
+            piece.first[number] = (found.records[0][1], text.line_at(starts[0] + 1))
+
+
+def guarded(read: Callable[[bytes], Reading], data: bytes) -> Reading:
+    """Read with a function that trusts its input; one that stumbles has read nothing."""
+    try:
+        return read(data)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError):
+        return [], 1
+
+
+def _cut_short(part: Line, row: tuple[bytes, ...], data: bytes) -> bool:
+    """Tell whether a log ends within the last number of a row, for all we know."""
+    last = max((index for index, text in enumerate(row) if text), default=None)
+    if last is None or part.columns[last].kind.startswith("."):  # one with all its decimals is whole
+        return False
+    return row[last][-1:].isdigit() and data.endswith(row[last])
+
+
+def _pairs(
+    regex: re.Pattern[bytes], data: bytes, starts: Sequence[int], lengths: Sequence[int]
+) -> tuple[list[Any], Array]:
+    """Match one by one: the groups, and where in the stretch each match ends.
+
+    `data` is the stretch, or lines of it that begin at `starts`, joined.
+    """
+    rows: list[Any] = []
+    at: list[int] = []
+    single = regex.groups == 1
+    for match in regex.finditer(data):
+        rows.append(match.group(1) or b"" if single else match.groups(b""))
+        at.append(match.end())
+    positions = np.asarray(at, dtype=np.int64)
+    if starts and at:
+        begins = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+        index = np.searchsorted(begins, positions - 1, side="right") - 1
+        positions = positions - begins[index] + np.asarray(starts)[index]
+    return rows, positions
+
+
+def _diverged(line: Array, columns: list[Array], rows: list[Any], good: Array | None, part: Line) -> int | None:
+    """Return the first line that printed a loss which is no finite number."""
+    names = [column.name for column in part.columns]
+    if part.table != "steps" or "loss" not in names:
+        return None
+    index = names.index("loss")
+    for at in np.flatnonzero(~np.isfinite(columns[index])).tolist():
+        if rows[at if good is None else int(good[at])][index]:  # printed, not left out
+            return int(line[at])
+    return None
+
+
+HIDDEN = frozenset({"failures"})  # what any log may hold, whatever its format
+
+
+@lru_cache(maxsize=8)
+def scanner(names: tuple[str, ...] | None = None) -> Scanner:
+    """Return the scanner of the formats of those names (all), compiled once a process."""
+    from hpcbench import formats
+
+    known = formats.all_formats()
+    if names is None:
+        return Scanner(list(known.values()))
+    return Scanner([known[name] for name in names], forced=True)
