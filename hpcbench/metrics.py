@@ -54,7 +54,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "cases": ("run", "case", "site", "benchmark", "repeat", "state", "reason", "parameters_from"),
     "steps": (
         "step", "epoch", "rank", "time", "loss", "lr", "grad_norm", "step_time",
-        "samples_per_second", "tokens_per_second", "mfu", "warmup",
+        "samples_per_second", "tokens_per_second", "mfu", "attempt", "warmup",
     ),
     "epochs": ("epoch", "rank", "duration", "tokens_per_second", "validation_loss", "bleu"),
     "requests": (
@@ -64,11 +64,16 @@ TABLES: dict[str, tuple[str, ...]] = {
     "evals": ("task", "subject", "metric", "value", "count", "correct", "step"),
     "counters": ("name", "value", "unit", "format"),
     "events": ("time", "kind", "message"),
+    "samples": ("time", "device", "utilization", "memory_used", "memory_total", "power", "temperature"),
+    "jobs": (
+        "job", "name", "state", "exit_status", "signal", "elapsed", "submitted", "started", "ended", "queue", "nodes",
+        "cores", "max_memory",
+    ),
 }  # fmt: skip
 
 TEXT = frozenset({
     "path", "format", "sha256", "run", "case", "site", "benchmark", "parameters_from", "state", "reason",
-    "task", "subject", "metric", "name", "unit", "kind", "message", "status", "error", "source",
+    "task", "subject", "metric", "name", "unit", "kind", "message", "status", "error", "source", "device", "job", "queue",
 })  # fmt: skip
 
 # Names that a parameter cannot have, because a table has a column of that name.
@@ -100,6 +105,8 @@ class Metrics:
     evals: pd.DataFrame
     counters: pd.DataFrame
     events: pd.DataFrame
+    samples: pd.DataFrame
+    jobs: pd.DataFrame
     parameters: tuple[str, ...] = ()
     runs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     headline: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
