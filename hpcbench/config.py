@@ -71,18 +71,22 @@ FileModelT = TypeVar("FileModelT", bound=FileModel)
 
 
 def search_path(kind: str) -> list[Path]:
-    """Return the folders where `kind` (``sites`` or ``templates``) is looked up, the user's own first."""
+    """Return the folders where `kind` (``sites``, ``templates`` or ``formats``) is looked up, the user's own first."""
     folders = [Path(kind).absolute()]
     with contextlib.suppress(RuntimeError):  # a user without a home, as in many containers
         folders.append(Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "hpcbench" / kind)
-    return [*folders, Path(str(resources.files(f"hpcbench.{kind}")))]
+    return folders if kind == "formats" else [*folders, Path(str(resources.files(f"hpcbench.{kind}")))]
 
 
 def available(kind: str, pattern: str) -> dict[str, Path]:
     """Return name → file of everything on the search path; `pattern` is ``*.yaml`` or ``*/benchmark.yaml``."""
     found: dict[str, Path] = {}
     for folder in search_path(kind):
-        for file in sorted(folder.glob(pattern)):
+        try:
+            files = sorted(folder.glob(pattern))
+        except OSError:  # a folder above it is closed to this user
+            continue
+        for file in files:
             name = file.parent.name if "/" in pattern else file.stem
             if NAME.fullmatch(name):
                 found.setdefault(name, file)

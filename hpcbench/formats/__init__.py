@@ -1,7 +1,7 @@
 r"""Log formats: one module each, which says what its lines look like and nothing else.
 
-A module sets `FORMATS`, a tuple of `Format`; it is found by being in this folder. The engine that runs formats over
-files is `hpcbench.parse`.
+A module sets `FORMATS`, a tuple of `Format`; it is found by being in this folder. A user's own are YAML files
+(`custom`). The engine that runs formats over files is `hpcbench.parse`.
 
 A format is made of parts. Most are a `Line`: a regular expression, searched in one line, in which ``<loss>`` stands
 for a number that fills the column ``loss``, ``<step_time ms>`` for one in milliseconds (columns are in SI units),
@@ -165,8 +165,8 @@ class Format:
 
     A file is of this kind when one of its `parts` that is not weak is found in it. The first `warmup` steps are marked
     as such. `finish` may complete the tables (for example the step that a line belongs to). A file that holds all of
-    `sniff` is given whole to `document`. `untried` says what the format was written from, where no real file was at
-    hand.
+    `sniff` is given whole to `document`, with its name. `untried` says what the format was written from, where no real
+    file was at hand.
     """
 
     name: str
@@ -176,7 +176,7 @@ class Format:
     warmup: int = 0
     finish: Callable[[Tables], None] | None = None
     sniff: tuple[str, ...] = ()
-    document: Callable[[bytes], Reading] | None = None
+    document: Callable[[bytes, str], Reading] | None = None
     untried: str = ""
 
 
@@ -271,19 +271,35 @@ def size(text: bytes | str) -> float:
     return float(match[1]) * 1024.0 ** (" KMGTP".index((match[2] or " ").upper()))
 
 
-@lru_cache(maxsize=1)
 def all_formats() -> dict[str, Format]:
-    """Return every format by name: the modules of this folder."""
+    """Return every format by name: the modules of this folder, and the user's files, which come first.
+
+    Raises `ConfigError` for a user's file that holds a mistake.
+    """
+    from hpcbench.formats import custom
+
+    return known(custom.keys())
+
+
+def known(files: tuple[tuple[str, int], ...]) -> dict[str, Format]:
+    """Return every format by name, the user's from those files (each with the time when it was written)."""
+    from hpcbench.formats import custom
+
+    return dict(sorted({**_modules(), **custom.load(files)}.items()))
+
+
+@lru_cache(maxsize=1)
+def _modules() -> dict[str, Format]:
     found: dict[str, Format] = {}
     for module in pkgutil.iter_modules(__path__):
         for each in getattr(importlib.import_module(f"{__name__}.{module.name}"), "FORMATS", ()):
             found[each.name] = each
-    return dict(sorted(found.items()))
+    return found
 
 
 def get(name: str) -> Format:
     """Return the format of that name; raises `UsageError` with the nearest."""
-    known = all_formats()
-    if name not in known:
-        raise UsageError(f"unknown format {name!r}{nearest(name, known)}")
-    return known[name]
+    found = all_formats()
+    if name not in found:
+        raise UsageError(f"unknown format {name!r}{nearest(name, found)}")
+    return found[name]

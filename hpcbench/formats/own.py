@@ -32,7 +32,7 @@ def _read_record(line: bytes) -> list[tuple[str, dict[str, Any]]] | None:
     return [(table, {key: _plain(value) for key, value in row.items() if _COLUMN.fullmatch(key) and _scalar(value)})]
 
 
-def _read_exit(data: bytes) -> Reading:
+def _read_exit(data: bytes, _name: str) -> Reading:
     row = _object(data)
     if row is None or not {"status", "started", "ended"} <= row.keys():
         return [], 1

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hpcbench.formats import Format, Line, Record
-from hpcbench.parse.engine import HIDDEN, Found, Piece, Scanner, guarded, scanner
+from hpcbench.formats import Format, Line, Record, custom
+from hpcbench.parse.engine import HIDDEN, Choice, Found, Piece, Scanner, guarded, scanner
 from hpcbench.parse.rows import Array, Rows, Tables, from_records, joined
 
 
@@ -65,10 +65,10 @@ class _Gathered:
             self.open_line = piece.open_line
 
 
-def assemble(scanner: Scanner, pieces: Iterable[Piece], whole: Callable[[], bytes | None]) -> Content:
+def assemble(scanner: Scanner, pieces: Iterable[Piece], whole: Callable[[], bytes | None], name: str = "") -> Content:
     """Join the pieces of a file, in order, and judge what it is.
 
-    `whole` gives all its bytes, or None if they are too many.
+    `whole` gives all its bytes, or None if they are too many; `name` is the file's.
     """
     gathered = _Gathered()
     for piece in pieces:
@@ -85,7 +85,7 @@ def assemble(scanner: Scanner, pieces: Iterable[Piece], whole: Callable[[], byte
         if each.document is not None and (
             scanner.forced or all(text.encode() in gathered.sniffed for text in each.sniff)
         ):
-            of_file, left = _document(each, whole)
+            of_file, left = _document(each, whole, name)
             read = from_records(of_file.records)
             missed += left if read or scanner.forced else 0
             diverged.append(of_file.diverged)
@@ -107,11 +107,16 @@ def assemble(scanner: Scanner, pieces: Iterable[Piece], whole: Callable[[], byte
     return content
 
 
-def _document(each: Format, whole: Callable[[], bytes | None]) -> tuple[Found, int]:
+def _document(each: Format, whole: Callable[[], bytes | None], name: str) -> tuple[Found, int]:
     found, data = Found(np.empty(0, np.int64)), whole()
-    if each.document is None or data is None:
+    document = each.document
+    if document is None or data is None:
         return found, 1
-    records, left = guarded(each.document, data)
+    import inspect
+
+    if len(inspect.signature(document).parameters) < 2:
+        document = lambda data, _name, one=document: one(data)
+    records, left = guarded(lambda whole_file: document(whole_file, name), data)
     found.add((record.table, record.line, record.values) for record in records)
     return found, left
 
@@ -227,10 +232,10 @@ def _settle(content: Content, given: list[tuple[Format, Tables]]) -> None:
     content.formats = sorted(formats, key=lambda name: formats[name])
 
 
-def read_bytes(data: bytes, names: Sequence[str] | None = None) -> Content:
+def read_bytes(data: bytes, names: Sequence[str] | None = None, file_name: str = "") -> Content:
     """Read the bytes of a whole file."""
-    chosen = scanner(None if names is None else tuple(names))
-    return assemble(chosen, [chosen.scan(data)], lambda: data)
+    chosen = scanner(Choice(None if names is None else tuple(names), custom.keys()))
+    return assemble(chosen, [chosen.scan(data)], lambda: data, file_name)
 
 
 def records(content: Content) -> list[Record]:

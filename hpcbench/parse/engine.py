@@ -17,6 +17,7 @@ from typing import Any
 import hyperscan
 import numpy as np
 
+from hpcbench import formats
 from hpcbench.formats import Block, Each, Format, Line, Reading
 from hpcbench.parse.columns import convert
 from hpcbench.parse.rows import Array, objects
@@ -256,12 +257,18 @@ def _diverged(line: Array, columns: list[Array], rows: list[Any], good: Array | 
 HIDDEN = frozenset({"failures"})  # what any log may hold, whatever its format
 
 
-@lru_cache(maxsize=8)
-def scanner(names: tuple[str, ...] | None = None) -> Scanner:
-    """Return the scanner of the formats of those names (all), compiled once a process."""
-    from hpcbench import formats
+@dataclass(frozen=True)
+class Choice:
+    """Which formats to read with: all, or those of `names`; `custom` are the user's files."""
 
-    known = formats.all_formats()
-    if names is None:
+    names: tuple[str, ...] | None = None
+    custom: tuple[tuple[str, int], ...] = ()
+
+
+@lru_cache(maxsize=8)
+def scanner(choice: Choice) -> Scanner:
+    """Return the scanner of some formats, compiled once a process."""
+    known = formats.known(choice.custom)
+    if choice.names is None:
         return Scanner(list(known.values()))
-    return Scanner([known[name] for name in names], forced=True)
+    return Scanner([known[name] for name in choice.names], forced=True)

@@ -1,120 +1,165 @@
-"""Files to contents: how reading is cut into tasks, which run here, in processes or on any executor."""
+"""Files to batches: how reading is cut into tasks, which run here, in processes or on any executor."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import IO
+
+import numpy as np
 
 from hpcbench.parse.content import Content, assemble
-from hpcbench.parse.engine import Piece, Scanner, scanner
+from hpcbench.parse.engine import Choice, Piece, Scanner, scanner
+from hpcbench.parse.rows import Rows, Tables, joined
 from hpcbench.parse.streams import STRETCH, Member, UnreadableError, members, stretches
 
 _RANGE = 32 << 20  # bytes of a large file that one task reads
-_OF_FILE = 64 << 10  # what opening a file costs, in bytes that could be read instead
 _BATCH = 16 << 20  # bytes of small files that one task reads
+_OF_FILE = 64 << 10  # what opening a file costs, in bytes that could be read instead
 _LOOK_AHEAD = 1 << 20  # a block may go on behind the end of its stretch
 _WHOLE = 512 << 20  # a document, which is read at once, may be so large
 _LONGEST = 64 << 20  # of a line that is longer the rest is left out
 
-Names = tuple[str, ...] | None
+FILE = ""  # the column of a batch's tables that says which log a row is from; no format can name a column so
 
 
 @dataclass
-class Contents:
-    """What a file holds: one content, or one for each file of an archive (by name); and what was wrong with it."""
+class Log:
+    """One log: a file, or one file of an archive (`member`). `problem` says why it could not be read, or is empty."""
 
-    members: list[tuple[str, Content]] = field(default_factory=list)
+    path: str
+    member: str = ""
+    formats: str = ""
+    bytes: int = 0
+    lines: int = 0
+    records: int = 0
+    unread: int = 0
     problem: str = ""
     sha256: str = ""
-    bytes: int = 0  # of the file as it lies there
+
+
+@dataclass
+class Batch:
+    """What several files hold: their logs, and tables whose column `FILE` is the position of a row's log."""
+
+    logs: list[Log] = field(default_factory=list)
+    tables: Tables = field(default_factory=dict)
 
 
 def read_files(
-    files: Sequence[Path], names: Names, workers: int, executor: Executor | None, hashes: bool
-) -> list[Contents]:
-    """Read files, in order, with `workers` processes or on `executor`."""
+    files: Sequence[str], choice: Choice, workers: int, executor: Executor | None, hashes: bool
+) -> Iterator[tuple[Sequence[str], Batch]]:
+    """Read files with `workers` processes or on `executor`; yields batches, each with the files it is of."""
+    sizes = [_size(file) for file in files]
     if executor is not None:
-        return _read_on(executor, files, names, hashes)
-    if workers > 1 and sum(map(_size, files)) > _RANGE:  # less is read before a process has begun
+        yield from _read_on(executor, files, sizes, choice, hashes)
+    elif workers > 1 and sum(sizes) + _OF_FILE * len(files) > _RANGE:  # less is read before a process has begun
         with ProcessPoolExecutor(workers) as pool:
-            return _read_on(pool, files, names, hashes)
-    return [read_file(file, names, hashes) for file in files]
+            yield from _read_on(pool, files, sizes, choice, hashes)
+    else:
+        for batch in _cut(files, sizes):
+            yield batch, read_batch(batch, choice, hashes)
 
 
-def _read_on(pool: Executor, files: Sequence[Path], names: Names, hashes: bool) -> list[Contents]:
-    """Cut the work into tasks: ranges of large files, and batches of small ones."""
-    large: dict[int, list[Future[list[Piece]]]] = {}
-    small: list[list[int]] = [[]]
+def _cut(files: Sequence[str], sizes: Sequence[int]) -> Iterator[list[str]]:
+    batch: list[str] = []
     weight = 0
-    for index, file in enumerate(files):
-        size = _size(file)
+    for file, size in zip(files, sizes, strict=True):
+        batch.append(file)
+        weight += size + _OF_FILE
+        if weight >= _BATCH:
+            yield batch
+            batch, weight = [], 0
+    if batch:
+        yield batch
+
+
+def _read_on(
+    pool: Executor, files: Sequence[str], sizes: Sequence[int], choice: Choice, hashes: bool
+) -> Iterator[tuple[Sequence[str], Batch]]:
+    """Cut the work into tasks: ranges of large files, and batches of small ones."""
+    large: list[tuple[str, list[Future[list[Piece]]]]] = []
+    small: list[tuple[str, int]] = []
+    for file, size in zip(files, sizes, strict=True):
         if size >= 2 * _RANGE and _is_plain(file):
             starts = range(0, size, _RANGE)
-            large[index] = [pool.submit(read_ranges, file, start, min(size, start + _RANGE), names) for start in starts]
+            tasks = [pool.submit(read_ranges, file, at, min(size, at + _RANGE), choice) for at in starts]
+            large.append((file, tasks))
         else:
-            small[-1].append(index)
-            weight += size + _OF_FILE
-            if weight >= _BATCH:
-                small.append([])
-                weight = 0
-    batches = [pool.submit(read_batch, [files[index] for index in batch], names, hashes) for batch in small]
-    found: dict[int, Contents] = {}
-    for index, tasks in large.items():
-        pieces = [piece for task in tasks for piece in task.result()]
-        content = assemble(scanner(names), pieces, partial(_whole, files[index], _size(files[index])))
-        found[index] = Contents([("", content)], "", _sha256(files[index]) if hashes else "", _size(files[index]))
-    for batch, task in zip(small, batches, strict=True):
-        found.update(zip(batch, task.result(), strict=True))
-    return [found[index] for index in range(len(files))]
+            small.append((file, size))
+    cut = list(_cut([file for file, _ in small], [size for _, size in small]))
+    batches = [pool.submit(read_batch, batch, choice, hashes) for batch in cut]
+    for file, tasks in large:
+        pieces = (piece for task in tasks for piece in task.result())
+        content = assemble(scanner(choice), pieces, partial(_whole, file), os.path.basename(file))
+        yield [file], _batch([(_log(file, content, hashes), content.tables)])
+    for files_of_batch, batch in zip(cut, batches, strict=True):
+        yield files_of_batch, batch.result()
 
 
-def read_batch(files: Sequence[Path], names: Names, hashes: bool) -> list[Contents]:
+def read_batch(files: Sequence[str], choice: Choice, hashes: bool = False) -> Batch:
     """Read several files: the task of a worker."""
-    return [read_file(file, names, hashes) for file in files]
+    return _batch(each for file in files for each in _read_file(file, choice, hashes))
 
 
-def read_file(file: Path, names: Names, hashes: bool = False) -> Contents:
+def _batch(found: Iterable[tuple[Log, Tables]]) -> Batch:
+    batch = Batch()
+    parts: dict[str, list[Rows]] = {}
+    for log, tables in found:
+        for name, rows in tables.items():
+            rows.columns[FILE] = np.full(len(rows), len(batch.logs), dtype=np.int64)
+            parts.setdefault(name, []).append(rows)
+            log.records += len(rows)
+        batch.logs.append(log)
+    batch.tables = {name: joined(rows) for name, rows in parts.items()}
+    return batch
+
+
+def _log(file: str, content: Content, hashes: bool, member: str = "") -> Log:
+    length = content.length if member else _size(file)
+    log = Log(file, member, " ".join(content.formats), length, content.lines, 0, content.unread)
+    log.sha256 = _sha256(file) if hashes else ""
+    return log
+
+
+def _read_file(file: str, choice: Choice, hashes: bool) -> Iterator[tuple[Log, Tables]]:
     """Read a file of any kind; what is wrong with it is said, not raised."""
-    chosen = scanner(names)
-    contents = Contents(bytes=_size(file))
+    chosen = scanner(choice)
     try:
-        for member in members(file):
+        for member in members(Path(file)):
             try:
                 if member.plain:
-                    size = file.stat().st_size
-                    pieces = _ranges(file, 0, size, names)
-                    content = assemble(chosen, pieces, partial(_whole, file, size))
+                    pieces = _ranges(file, 0, _size(file), choice)
+                    content = assemble(chosen, pieces, partial(_whole, file), os.path.basename(file))
                 else:
-                    content = _read_stream(member, chosen)
-                contents.members.append((member.name, content))
+                    name = os.path.basename(member.name) or Path(file).stem
+                    content = _read_stream(member, chosen, name)
+                yield _log(file, content, hashes, member.name), content.tables
             except UnreadableError as problem:
-                contents.problem = str(problem)
-        contents.sha256 = _sha256(file) if hashes else ""
+                yield Log(file, member.name, bytes=_size(file), problem=str(problem)), {}
     except UnreadableError as problem:
-        contents.problem = str(problem)
+        yield Log(file, bytes=_size(file), problem=str(problem)), {}
     except (OSError, MemoryError):
-        contents.problem = "unreadable"
-    return contents
+        yield Log(file, problem="unreadable"), {}
 
 
-def read_ranges(file: Path, start: int, stop: int, names: Names) -> list[Piece]:
+def read_ranges(file: str, start: int, stop: int, choice: Choice) -> list[Piece]:
     """Read a part of a plain file: the task of a worker."""
-    return list(_ranges(file, start, stop, names))
+    return list(_ranges(file, start, stop, choice))
 
 
-def _ranges(file: Path, start: int, stop: int, names: Names) -> Iterator[Piece]:
-    return (read_range(file, at, min(stop, at + STRETCH), names) for at in range(start, stop, STRETCH))
+def _ranges(file: str, start: int, stop: int, choice: Choice) -> Iterator[Piece]:
+    return (_read_range(file, at, min(stop, at + STRETCH), choice) for at in range(start, stop, STRETCH))
 
 
-def read_range(file: Path, start: int, stop: int, names: Names) -> Piece:
+def _read_range(file: str, start: int, stop: int, choice: Choice) -> Piece:
     """Read the lines of a plain file that begin in a range of its bytes."""
-    chosen = scanner(names)
-    with file.open("rb") as stream:
+    with open(file, "rb") as stream:
         if start:
             start = _line_start(stream, start)
         if start >= stop:
@@ -131,73 +176,72 @@ def read_range(file: Path, start: int, stop: int, names: Names) -> Piece:
             stream.seek(end)
             return stream.read(_LOOK_AHEAD)
 
-        return chosen.scan(data, last=end >= size, after=after)
+        return scanner(choice).scan(data, last=end >= size, after=after)
 
 
-def _line_start(stream: object, at: int) -> int:
+def _line_start(stream: IO[bytes], at: int) -> int:
     """Return where the first line begins at or after `at`."""
-    stream.seek(at - 1)  # type: ignore[attr-defined]
-    line: bytes = stream.readline(_LONGEST)  # type: ignore[attr-defined]
-    return at - 1 + len(line)
+    stream.seek(at - 1)
+    return at - 1 + len(stream.readline(_LONGEST))
 
 
-def _read_stream(member: Member, chosen: Scanner) -> Content:
+def _read_stream(member: Member, chosen: Scanner, name: str) -> Content:
     """Read a packed log one stretch after another, each with the next at hand."""
-    kept: list[bytes] = []
-
-    def pieces() -> Iterator[Piece]:
-        with member.open() as stream:
-            ahead: tuple[bytes, bool] | None = None
-            source = _surviving(stretches(stream))
-            for data, last in source:
-                if ahead is not None:
-                    now, following = ahead[0], data
-                    yield chosen.scan(now, last=False, after=lambda following=following: following[:_LOOK_AHEAD])  # type: ignore[misc]
-                ahead = (data, last)
-                if sum(map(len, kept)) + len(data) <= _WHOLE:
-                    kept.append(data)
-                else:
-                    kept[:] = [b"\0" * (_WHOLE + 1)] if not kept or len(kept[0]) <= _WHOLE else kept
-            if ahead is not None:
-                yield chosen.scan(ahead[0], last=True)
-
+    kept: list[bytes] = []  # all of it, for documents, while it is not too much
+    length = 0
     problems: list[str] = []
 
-    def _surviving(source: Iterator[tuple[bytes, bool]]) -> Iterator[tuple[bytes, bool]]:
+    def surviving(source: Iterator[tuple[bytes, bool]]) -> Iterator[bytes]:
         try:
-            yield from source
+            yield from (data for data, _ in source)
         except UnreadableError as problem:  # what came before the damage stands
             problems.append(str(problem))
 
-    def whole() -> bytes | None:
-        data = b"".join(kept)
-        return data if len(data) <= _WHOLE else None
+    def pieces() -> Iterator[Piece]:
+        nonlocal length
+        with member.open() as stream:
+            now: bytes | None = None
+            for data in surviving(stretches(stream)):
+                if now is not None:
+                    yield chosen.scan(now, last=False, after=partial(_first, data))
+                now = data
+                length += len(data)
+                kept[:] = [*kept, data] if length <= _WHOLE else []
+            if now is not None:
+                yield chosen.scan(now, last=True)
 
-    content = assemble(chosen, pieces(), whole)
+    content = assemble(chosen, pieces(), lambda: b"".join(kept) if length <= _WHOLE else None, name)
     if problems and not content.length:
         raise UnreadableError(problems[0])
     content.unread += len(problems)
     return content
 
 
-def _whole(file: Path, size: int) -> bytes | None:
-    return file.read_bytes().removeprefix(b"\xef\xbb\xbf") if size <= _WHOLE else None
+def _first(data: bytes) -> bytes:
+    return data[:_LOOK_AHEAD]
 
 
-def _size(file: Path) -> int:
+def _whole(file: str) -> bytes | None:
+    return Path(file).read_bytes().removeprefix(b"\xef\xbb\xbf") if _size(file) <= _WHOLE else None
+
+
+def _size(file: str) -> int:
     try:
-        return file.stat().st_size
+        return os.stat(file).st_size
     except OSError:
         return 0
 
 
-def _is_plain(file: Path) -> bool:
+def _is_plain(file: str) -> bool:
     try:
-        return next(members(file)).plain
+        return next(members(Path(file))).plain
     except (UnreadableError, OSError, StopIteration):
         return False
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else ""
+def _sha256(file: str) -> str:
+    digest = hashlib.sha256()
+    with open(file, "rb") as stream:
+        while data := stream.read(1 << 20):
+            digest.update(data)
+    return digest.hexdigest()

@@ -15,7 +15,6 @@ from typing import Any
 
 from hpcbench.errors import RunError
 from hpcbench.metrics import COLUMNS, RESERVED
-from hpcbench.parse.rows import Tables
 from hpcbench.run import Run
 
 _ALWAYS = ("stdout.log", "stderr.log", "perf.txt", "exit.json")  # what a job script leaves beside the benchmark's logs
@@ -38,16 +37,11 @@ class Source:
     parameters_from: str = ""
     repeat: int = 1
     formats: list[str] = field(default_factory=list)
-    tables: Tables = field(default_factory=dict)
+    records: int = 0
     unread: int = 0
     bytes: int = 0
     lines: int = 0
     sha256: str = ""
-
-    @property
-    def records(self) -> int:
-        """How many rows were read."""
-        return sum(len(rows) for rows in self.tables.values())
 
 
 def find(path: Path, runs: dict[str, Run]) -> Iterator[Source]:
@@ -58,8 +52,8 @@ def find(path: Path, runs: dict[str, Run]) -> Iterator[Source]:
     closed: list[OSError] = []
     for folder, subfolders, files in os.walk(path, onerror=closed.append):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        here = Path(folder)
-        if "run.json" in files and (run := _run(here)) is not None:
+        if "run.json" in files and (run := _run(Path(folder))) is not None:
+            here = Path(folder)
             subfolders.clear()
             if any(here.samefile(other.folder) for other in runs.values()):
                 continue
@@ -71,11 +65,11 @@ def find(path: Path, runs: dict[str, Run]) -> Iterator[Source]:
             continue
         if "case.json" in files:
             subfolders.clear()
-            yield from _case_sources(here, "")
+            yield from _case_sources(Path(folder), "")
             continue
         for name in sorted(files):
-            file = here / name
-            if not name.startswith(".") and file.is_file():
+            if not name.startswith("."):
+                file = Path(folder, name)
                 yield Source(file, shown_path(file))
     for error in closed:  # a folder that cannot be read is shown as a file that cannot
         yield Source(Path(error.filename), shown_path(Path(error.filename)))
@@ -177,37 +171,40 @@ def name_cases(sources: Sequence[Source], pattern: re.Pattern[str] | None) -> No
     """
     if pattern is not None:
         for source in sources:
-            matches = [match for match in pattern.finditer(source.shown) if match.groupdict()]
-            for match in matches:
-                source.parameters |= {
-                    name: _typed(text) for name, text in match.groupdict().items() if text is not None
-                }
+            for match in pattern.finditer(source.shown):
+                found = {name: _typed(text) for name, text in match.groupdict().items() if text is not None}
+                source.parameters |= found
             source.parameters_from = "label" if source.parameters else ""
     unlabelled = [source for source in sources if not source.parameters]
-    kinds = [(source.path.parent, kind) for source in unlabelled for kind in source.formats]
+    places = [source.shown.rpartition("/")[0] for source in unlabelled]
+    kinds = [(place, kind) for place, source in zip(places, unlabelled, strict=True) for kind in source.formats]
     by_folder = len(set(kinds)) == len(kinds) and len({folder for folder, _ in kinds}) > 1
-    parts = [shown_path(source.path.parent if by_folder else _stem(source.path)) for source in unlabelled]
+    parts = places if by_folder else [_stem(source.shown) for source in unlabelled]
     for source, varying in zip(unlabelled, _varying(parts), strict=True):
-        if varying is not None:
-            source.parameters[varying[0]] = _typed(varying[1])
+        if varying:
+            source.parameters |= varying
             source.parameters_from = "path"
     cases: dict[str, list[Source]] = {}
     for source in sources:
         words = [f"{name}{value}" for name, value in source.parameters.items() if name != "log"]
-        case = "-".join(words) or str(source.parameters.get("log", shown_path(_stem(source.path)).rpartition("/")[2]))
-        cases.setdefault(case, []).append(source)
+        words += [str(source.parameters["log"])] if "log" in source.parameters else []
+        cases.setdefault("-".join(words) or _stem(source.shown).rpartition("/")[2], []).append(source)
     for case, members in cases.items():
         for repeat, part in enumerate(_repeats(members), 1):
             for source in part:
                 source.case, source.repeat = case if repeat == 1 else f"{case}-r{repeat}", repeat
 
 
-def _stem(path: Path) -> Path:
-    return path.with_name(_KIND.sub("", _ENDING.sub("", path.name) or path.name))
+def _stem(path: str) -> str:
+    """Return a path without the ending of its name and the words that say which log of a case it is."""
+    place, slash, name = path.rpartition("/")
+    return place + slash + _KIND.sub("", _ENDING.sub("", name) or name)
 
 
 def _repeats(sources: Sequence[Source]) -> list[list[Source]]:
     """Split files that have the same parameters into repeats: two logs of one format are not one case."""
+    if len(sources) == 1:
+        return [list(sources)]
     parts = [list(sources)]
     for by_file in (False, True):
         split: list[list[Source]] = []
@@ -215,31 +212,57 @@ def _repeats(sources: Sequence[Source]) -> list[list[Source]]:
             if max(Counter(kind for source in part for kind in source.formats).values(), default=0) < 2:
                 split.append(part)
                 continue
-            groups: dict[Path, list[Source]] = {}
+            groups: dict[str, list[Source]] = {}
             for source in part:
-                groups.setdefault(source.path if by_file else source.path.parent, []).append(source)
+                groups.setdefault(source.shown if by_file else source.shown.rpartition("/")[0], []).append(source)
             split += groups.values()
         parts = split
     return parts
 
 
-def _varying(stems: Sequence[str]) -> list[tuple[str, str] | None]:
-    """Return name and value of the part of each path that differs: ``runs/threads8`` gives ``("threads", "8")``.
+# a name and a number in a path: bs256, threads=8, lr_0.001
+_PAIR = re.compile(r"(?:(?<=[^A-Za-z])|^)([A-Za-z][A-Za-z_]*?)([=_-]?)(\d+(?:\.\d+)?)(?![A-Za-z\d])")
+_REPEAT = re.compile(r"(?:(?<=[^A-Za-z])|^)(?:run|rep|repeat|trial|try)[=_-]?\d+(?![A-Za-z\d])", re.IGNORECASE)
+# numbers that tell nothing of what was run
+_NO_AXIS = frozenset({
+    "job", "jobid", "log", "out", "pid", "rep", "repeat", "run", "slurm", "stderr", "stdout", "trial", "try",
+})  # fmt: skip
 
-    A part without a name of its own is called ``log``.
+
+def _varying(stems: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the parts of each path that differ, by name: ``runs/bs64/threads8`` gives ``{"bs": 64, "threads": 8}``.
+
+    What differs without a name and a number of its own is called ``log``.
     """
     if len(set(stems)) < 2:
-        return [None] * len(stems)
-    start = os.path.commonprefix(stems)  # noqa: RUF071 - by letter, not by folder
-    start = start.rstrip("0123456789.")  # 16 and 128 differ as numbers, not in their second digit
-    rest = [stem[len(start) :][::-1] for stem in stems]
-    end = os.path.commonprefix(rest)[::-1].lstrip("0123456789.")  # noqa: RUF071
-    name = re.search(r"([A-Za-z][A-Za-z_]*?)[=_-]?$", start.rpartition("/")[2])
-    values = [stem[len(start) : len(stem) - len(end)] for stem in stems]
-    if name and name[1] not in RESERVED and all(re.match(r"\d", value) for value in values):
-        return [(name[1], value) for value in values]
-    cut = start.rpartition("/")[0]
-    return [("log", stem[len(cut) :].strip("/")) for stem in stems]
+        return [{} for _ in stems]
+    start = os.path.commonprefix(stems).rpartition("/")[0]  # noqa: RUF071 - by letter, then whole folders
+    rest = [stem[len(start) :].strip("/") for stem in stems]
+    pairs = [{name: (pair, value) for pair, name, value in _pairs(each)} for each in rest]
+    shared = [name for name in pairs[0] if all(name in each for each in pairs)]
+    axes = [name for name in shared if len({each[name][1] for each in pairs}) > 1]
+    found = [{name: _typed(each[name][1]) for name in axes} for each in pairs]
+    others = []
+    for text, each in zip(rest, pairs, strict=True):
+        other = text
+        for name in axes:
+            other = other.replace(each[name][0], "", 1)
+        other = _REPEAT.sub("", other) if axes else other  # alone, run1 and run2 may be anything
+        others.append(other.strip("/_-.= "))
+    if len(set(others)) > 1:
+        for parameters, other in zip(found, others, strict=True):
+            parameters["log"] = _typed(other)
+    return found
+
+
+def _pairs(text: str) -> list[tuple[str, str, str]]:
+    """Return the pairs of name and number in a path: text, name, number; of the same name the first."""
+    found: dict[str, tuple[str, str, str]] = {}
+    for match in _PAIR.finditer(text):
+        name = match[1].strip("_")
+        if name and name not in RESERVED and name.lower() not in _NO_AXIS:
+            found.setdefault(name, (match[0], name, match[3]))
+    return list(found.values())
 
 
 def _typed(text: str) -> int | float | str:

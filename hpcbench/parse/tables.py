@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpcbench.metrics import TABLES, TEXT, Metrics
-from hpcbench.parse.rows import Array, Rows
+from hpcbench.metrics import COLUMNS, TABLES, TEXT, Metrics
+from hpcbench.parse.files import FILE
+from hpcbench.parse.rows import Array, Rows, joined
 from hpcbench.parse.sources import Source, describe, storable
 from hpcbench.run import Run
 
@@ -16,8 +17,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def assemble(sources: Sequence[Source], runs: Mapping[str, Run]) -> Metrics:
-    """Make the tables of all sources; every row names its source and line."""
+def assemble(
+    logs: Sequence[Source], sources: Sequence[Source], tables: Mapping[str, Sequence[Rows]], runs: Mapping[str, Run]
+) -> Metrics:
+    """Make the tables of all sources; every row names its source and line.
+
+    The column `FILE` of `tables` is the position of a row's source in `logs`; `sources` holds the same in the order in
+    which they are shown.
+    """
     rows: dict[str, list[dict[str, Any]]] = {}
     rows["sources"] = [
         {
@@ -44,8 +51,12 @@ def assemble(sources: Sequence[Source], runs: Mapping[str, Run]) -> Metrics:
     for source in sources:
         if source.description:
             said.setdefault(source.description["benchmark"], dict(source.description))
+    shown = {id(source): position for position, source in enumerate(sources)}
+    place = np.array([shown[id(source)] for source in logs], dtype=np.int64)
+    stacked = {name: _stacked(name, tables[name], logs, place) for name in TABLES if name not in rows}
     return Metrics(
-        **{name: _table(name, rows[name], parameters) if name in rows else _stacked(name, sources) for name in TABLES},
+        **{name: _table(name, each, parameters) for name, each in rows.items()},
+        **stacked,
         parameters=tuple(parameters),
         runs={name: run.record for name, run in runs.items()},
         headline={name: tuple(each["headline"]) for name, each in said.items()},
@@ -113,30 +124,36 @@ def _table(name: str, rows: list[dict[str, Any]], parameters: Sequence[str]) -> 
     return table
 
 
-def _stacked(name: str, sources: Sequence[Source]) -> pd.DataFrame:
-    """Put the rows of all sources one below another, each with its source and line."""
+def _stacked(name: str, parts: Sequence[Rows], logs: Sequence[Source], place: Array) -> pd.DataFrame:
+    """Put the rows of all sources one below another, in the order of the sources, each with its source and line."""
     import pandas as pd
 
-    found = [(source.shown, source.tables[name]) for source in sources if name in source.tables]
-    names = dict.fromkeys([*TABLES[name], *(column for _, rows in found for column in rows.columns)])
-    columns: dict[str, Any] = {column: _column(column, [rows for _, rows in found]) for column in names}
-    lengths = [len(rows) for _, rows in found]
-    paths = pd.array([path for path, _ in found], dtype="string")
-    columns["source"] = paths.take(np.repeat(np.arange(len(found)), lengths)) if found else paths
-    columns["line"] = np.concatenate([rows.line for _, rows in found]) if found else np.empty(0, np.int64)
+    rows = joined(parts) if parts else Rows([], {FILE: np.empty(0, np.int64)})
+    file = rows.columns.pop(FILE).astype(np.int64)
+    order = np.lexsort((rows.line, place[file])) if len(file) else np.empty(0, np.int64)
+    columns: dict[str, Any] = {}
+    for column in dict.fromkeys([*TABLES[name], *rows.columns]):
+        columns[column] = _column(column, rows[column][order])
+    paths = pd.array([source.shown for source in logs], dtype="string")
+    columns["source"] = paths.take(file[order])
+    columns["line"] = rows.line[order]
     return pd.DataFrame(columns)
 
 
-def _column(name: str, parts: Sequence[Rows]) -> Any:
+def _column(name: str, values: Array) -> Any:
     import pandas as pd
 
-    pieces: list[Array] = [rows[name] for rows in parts]
-    whole = np.concatenate(pieces) if pieces else np.empty(0)
     if name in TEXT:
-        texts = [None if value is None or value != value else str(value) for value in whole.tolist()]  # noqa: PLR0124
+        texts = [None if value is None or value != value else str(value) for value in values.tolist()]  # noqa: PLR0124
         return pd.array(texts, dtype="string").fillna("")
     if name == "warmup":
-        return np.array([value == 1 for value in whole.tolist()], dtype=bool)
-    if whole.dtype == object:
-        return pd.to_numeric(pd.Series(whole, dtype=object), errors="coerce").to_numpy(dtype=float)
-    return whole
+        return np.array([value == 1 for value in values.tolist()], dtype=bool)
+    if values.dtype != object:
+        return values
+    if name not in NUMBERS and any(isinstance(value, str) for value in values.tolist()):
+        return pd.array([value if isinstance(value, str) else None for value in values.tolist()], dtype="string")
+    return pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").to_numpy(dtype=float)
+
+
+# a log that prints a word where these columns have a number does not make them text
+NUMBERS = frozenset({*COLUMNS, *(column for columns in TABLES.values() for column in columns)}) - TEXT

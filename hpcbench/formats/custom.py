@@ -1,0 +1,66 @@
+"""Formats that a user wrote: YAML files in ``./formats`` or the user's configuration, with the table of `Line`."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from hpcbench import config
+from hpcbench.formats import Format, Line
+
+# A file and when it was written, so that one that was edited is read again.
+Key = tuple[str, int]
+
+
+class _Line(config.Model):
+    table: str
+    pattern: str
+    constants: dict[str, str | int | float] = {}
+    unknown: dict[str, int | float] = {}
+    weak: bool = False
+    loose: bool = False
+    anchor: str = ""
+
+
+class _Format(config.FileModel):
+    title: str
+    example: str
+    warmup: Annotated[int, Field(ge=0)] = 0
+    lines: Annotated[list[_Line], Field(min_length=1)]
+
+
+def keys() -> tuple[Key, ...]:
+    """Return the user's format files."""
+    found = config.available("formats", "*.yaml")
+    return tuple((str(file), file.stat().st_mtime_ns) for file in found.values())
+
+
+@lru_cache(maxsize=8)
+def load(files: tuple[Key, ...]) -> dict[str, Format]:
+    """Read format files, by name; raises `ConfigError` with the file and line of a mistake."""
+    return {Path(file).stem: load_file(Path(file)) for file, _ in files}
+
+
+def load_file(file: Path) -> Format:
+    """Read and check one format file; raises `ConfigError`."""
+    from hpcbench.metrics import TABLES
+
+    found = config.load(file, _Format, verbatim=frozenset({"lines", "example"}))
+    parts = []
+    for index, each in enumerate(found.lines):
+        if each.table not in TABLES or each.table in ("sources", "cases"):
+            known = ", ".join(name for name in TABLES if name not in ("sources", "cases"))
+            raise found.origin.error(f"table: {each.table!r} is none of {known}", "lines", index, "table")
+        line = Line(**each.model_dump())
+        try:
+            _ = line.regex, line.literal
+        except (ValueError, re.error) as error:
+            raise found.origin.error(f"pattern: {error}", "lines", index, "pattern") from None
+        parts.append(line)
+    if all(line.weak for line in parts):
+        raise found.origin.error("every line is weak: no file could be known by them", "lines")
+    return Format(file.stem, found.title, found.example, tuple(parts), found.warmup)
