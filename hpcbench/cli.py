@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -14,6 +15,8 @@ from hpcbench import __version__
 from hpcbench.errors import HpcbenchError, UsageError
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from hpcbench.benchmark import Benchmark
     from hpcbench.run import CaseState, Run
 
@@ -310,6 +313,11 @@ def resume(run: str | None, wait_for_it: bool, logs: Path, as_json: bool) -> Non
 @click.option("--baseline", metavar="NAME=VALUE", help="What speed-ups are against  [the benchmark's own].")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Write the tables there.")
 @click.option("--csv", is_flag=True, help="Write them as CSV instead of Parquet.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes that read  [one a processor].")
+@click.option("--dask", metavar="ADDRESS", help="Read on the workers of this Dask scheduler, which see the same files.")
+@click.option("--no-cache", is_flag=True, help="Read again what has not changed.")
+@click.option("--follow", is_flag=True, help="Go on reading what grows, until Ctrl-C.")
+@click.option("--explain-format", is_flag=True, help="Say of each file what it was taken for, and why.")
 @_logs_option
 @_json_option
 def parse(
@@ -319,6 +327,11 @@ def parse(
     baseline: str | None,
     output: Path | None,
     csv: bool,
+    workers: int | None,
+    dask: str | None,
+    no_cache: bool,
+    follow: bool,
+    explain_format: bool,
     logs: Path,
     as_json: bool,
 ) -> None:
@@ -326,7 +339,24 @@ def parse(
     from hpcbench.parse import parse as parse_logs
     from hpcbench.report import plain, section, section_json
 
-    metrics = parse_logs(*(paths or _latest(logs)), formats=formats or None, label=label)
+    chosen = paths or tuple(_latest(logs))
+    if explain_format:
+        _explain_formats(chosen, as_json)
+        return
+    if follow:
+        from hpcbench import progress
+
+        progress.follow(chosen, formats or None, label, _point(baseline))
+        return
+    with _executor(dask) as executor:
+        metrics = parse_logs(
+            *chosen,
+            formats=formats or None,
+            label=label,
+            workers=workers or _processors(),
+            executor=executor,
+            cache=not no_cache,
+        )
     from hpcbench.analyse.summary import compare
 
     comparisons = compare(metrics, _point(baseline))
@@ -432,8 +462,16 @@ def formats(as_json: bool) -> None:
     """List the log formats that `parse` recognises, each with an example line."""
     from hpcbench.formats import all_formats
 
-    rows = [{"name": each.name, "title": each.title, "example": each.example} for each in all_formats().values()]
-    _list("formats", rows, as_json, lambda row: f"{row['title']}\n    {row['example'].strip()}")
+    rows = [
+        {"name": each.name, "title": each.title, "example": each.example, "untried": each.untried or None}
+        for each in all_formats().values()
+    ]
+
+    def text(row: dict[str, Any]) -> str:
+        untried = f"\n    no real log of it was at hand: {row['untried']}" if row["untried"] else ""
+        return f"{row['title']}\n    {row['example'].strip()}{untried}"
+
+    _list("formats", rows, as_json, text)
 
 
 def _list(kind: str, rows: list[dict[str, Any]], as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:
@@ -483,6 +521,57 @@ def _status(run: Run, states: Sequence[CaseState]) -> dict[str, Any]:
             for state in states
         ],
     }
+
+
+def _explain_formats(paths: Sequence[Path], as_json: bool) -> None:
+    """Say of each file which formats it was taken for: the first line that shows it, and what was read."""
+    from hpcbench.parse import explain
+
+    found = list(explain(*paths))
+    if as_json:
+        files = [
+            {"file": file, "problem": problem or None, "formats": [vars(each) for each in evidence]}
+            for file, problem, evidence in found
+        ]
+        _emit("explain-format", {"files": files})
+        return
+    for file, problem, evidence in found:
+        click.echo(file)
+        if problem:
+            click.echo(f"  could not be read: {problem}")
+        for each in evidence:
+            unread = f", {_plural(each.unread, 'line')} with its words could not be read" if each.unread else ""
+            click.echo(f"  {each.format}: {_plural(each.rows, 'record')}{unread}")
+            click.echo(f"    line {each.line}: {each.text}")
+        if not evidence and not problem:
+            click.echo("  of no known format: no line has the form of one that `hpcbench formats` lists")
+
+
+@contextlib.contextmanager
+def _executor(address: str | None) -> Iterator[Executor | None]:
+    """Give the executor of a Dask scheduler, or None."""
+    if address is None:
+        yield None
+        return
+    try:
+        from distributed import Client
+    except ImportError:
+        raise UsageError(
+            "--dask: Dask is not installed; install hpcbench with its extra: pip install '.[dask]'"
+        ) from None
+    try:
+        client: Any = Client(address, timeout=10)  # type: ignore[no-untyped-call]
+    except (OSError, TimeoutError, ValueError) as error:
+        raise UsageError(f"--dask: no scheduler answers at {address}: {str(error).splitlines()[0]}") from None
+    with client:
+        yield client.get_executor()
+
+
+def _processors() -> int:
+    """Return how many processors this process may use."""
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _parse_status(metrics: Any) -> int:

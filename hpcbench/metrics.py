@@ -54,7 +54,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "cases": ("run", "case", "site", "benchmark", "repeat", "state", "reason", "parameters_from"),
     "steps": (
         "step", "epoch", "rank", "time", "loss", "lr", "grad_norm", "step_time",
-        "samples_per_second", "tokens_per_second", "mfu", "attempt", "warmup",
+        "samples_per_second", "tokens_per_second", "mfu", "attempt", "warmup", "steady",
     ),
     "epochs": ("epoch", "rank", "duration", "tokens_per_second", "validation_loss", "bleu"),
     "requests": (
@@ -73,7 +73,8 @@ TABLES: dict[str, tuple[str, ...]] = {
 
 TEXT = frozenset({
     "path", "format", "sha256", "run", "case", "site", "benchmark", "parameters_from", "state", "reason",
-    "task", "subject", "metric", "name", "unit", "kind", "message", "status", "error", "source", "device", "job", "queue",
+    "task", "subject", "metric", "name", "unit", "kind", "message", "status", "error", "source",
+    "device", "job", "queue",
 })  # fmt: skip
 
 # Names that a parameter cannot have, because a table has a column of that name.

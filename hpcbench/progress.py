@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
@@ -20,6 +20,7 @@ from hpcbench.run import FINAL, CaseState, Run
 if TYPE_CHECKING:
     from hpcbench.analyse.summary import Comparison
     from hpcbench.metrics import Metrics
+    from hpcbench.parse.growing import Growing
 
 _COLOURS = {"completed": "green", "running": "cyan", "queued": "default", "planned": "default", "submitting": "cyan"}
 _MAX_ROWS = 30  # in the live table: what runs, then the latest that ended and the next that wait
@@ -85,6 +86,21 @@ def comparison(metrics: Metrics, comparisons: Sequence[Comparison]) -> None:
     )
 
 
+def follow(
+    paths: Sequence[Path], formats: Sequence[str] | None, label: str | None, baseline: Mapping[str, str] | None
+) -> None:
+    """Show the comparison of logs that grow, until Ctrl-C."""
+    from hpcbench.analyse.summary import compare
+    from hpcbench.parse import follow as follow_logs
+
+    console = _console()
+    with contextlib.suppress(KeyboardInterrupt):
+        for metrics in follow_logs(*paths, formats=formats, label=label):
+            if console.is_terminal:
+                console.clear()
+            comparison(metrics, compare(metrics, baseline))
+
+
 def _console() -> Console:
     """Make a console for stdout; into a file or pipe nothing is cut to a width."""
     console = Console(soft_wrap=True, highlight=False)
@@ -117,25 +133,33 @@ def _window(states: list[CaseState]) -> list[CaseState]:
     return states[start : start + _MAX_ROWS]
 
 
-def _last_step(run: Run, state: CaseState) -> dict[str, Any] | None:
+def _last_step(run: Run, state: CaseState) -> dict[str, float] | None:
     if state.started is None:
         return None
-    return _read_last_step(run, state) if state.state == "running" else _settled_last_step(run.folder, state)
+    for name, form in _logs(run.folder / state.case):
+        log = _growing(run.folder / state.case / name, form)
+        log.update()
+        if (step := log.last_step()) is not None:
+            return step
+    return None
 
 
 @lru_cache(maxsize=1024)
-def _settled_last_step(folder: Path, state: CaseState) -> dict[str, Any] | None:
-    return _read_last_step(Run.load(folder), state)
+def _logs(case: Path) -> tuple[tuple[str, str], ...]:
+    """Return the logs that a case says it writes, and the format of each."""
+    from hpcbench.formats import all_formats
+
+    said = Run(case.parent, {}).case(case.name).get("logs")
+    return tuple((name, form) for name, form in said.items() if form in all_formats()) if isinstance(said, dict) else ()
 
 
-def _read_last_step(run: Run, state: CaseState) -> dict[str, Any] | None:
-    from hpcbench.parse import last_step
+@lru_cache(maxsize=1024)
+def _growing(file: Path, form: str) -> Growing:
+    from hpcbench.formats import custom
+    from hpcbench.parse.engine import Choice
+    from hpcbench.parse.growing import Growing
 
-    logs = run.case(state.case).get("logs") or {}
-    for name, form in logs.items():
-        if (step := last_step(run.folder / state.case / name, form)) is not None:
-            return step
-    return None
+    return Growing(file, Choice((form,), custom.keys()))
 
 
 def elapsed(state: CaseState) -> str:

@@ -28,7 +28,6 @@ from typing import Any, Literal
 
 from hpcbench import process
 from hpcbench.errors import RunError, nearest
-from hpcbench.formats.failures import out_of_memory
 from hpcbench.process import Job
 
 State = Literal[
@@ -217,6 +216,8 @@ class Run:
             if end is None or (isinstance(mark[1], str) and mark[1].encode() in self._log_tail(name, mark[0])):
                 return "completed", ""
             return "failed", f"exit status 0, but {mark[0]} has no end marker"
+        from hpcbench.formats.failures import out_of_memory
+
         logs = _tail(self.folder / name / "stderr.log") + b"\n" + _tail(self.folder / name / "stdout.log")
         memory = out_of_memory(logs)
         if memory is None and signal == "KILL" and _number(record, "oom_kills"):

@@ -93,7 +93,7 @@ class Comparison:
     metrics: tuple[str, ...]
     baseline: Mapping[str, Any]
     rows: tuple[Row, ...]
-    warmup: tuple[int, ...] = ()  # the steps that no mean includes, as the logs or their format say
+    warmup: tuple[int, ...] = ()  # the steps that no mean includes
     units: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -134,7 +134,8 @@ def _compare(metrics: Metrics, benchmark: str, cases: pd.DataFrame, baseline: Ma
         points.append(Row(point, keys, len(counted), spreads))
     chosen = _baseline(axes, points, baseline, metrics.baseline.get(benchmark, {}))
     own = {source for source, key in metrics.owners().items() if key in measured}
-    warm = metrics.steps[metrics.steps["warmup"] & metrics.steps["source"].isin(own)]["step"]
+    steps = metrics.steps[metrics.steps["source"].isin(own)]
+    warm = set(steps.loc[~steps["steady"], "step"]) - set(steps.loc[steps["steady"], "step"])
     title = next((str(run.get("title", "")) for run in metrics.runs.values() if run.get("benchmark") == benchmark), "")
     return Comparison(
         benchmark,
@@ -144,7 +145,7 @@ def _compare(metrics: Metrics, benchmark: str, cases: pd.DataFrame, baseline: Ma
         columns,
         chosen,
         tuple(_with_ratios(points, axes, columns, chosen)),
-        tuple(sorted({int(step) for step in warm if math.isfinite(step)})),
+        tuple(sorted(int(step) for step in warm if math.isfinite(step))),
         _units(metrics, benchmark),
     )
 
@@ -194,7 +195,7 @@ def _measure(metrics: Metrics, cases: pd.DataFrame) -> dict[tuple[str, str], dic
     keys = {(str(run), str(case)) for run, case in zip(cases["run"], cases["case"], strict=True)}
     measured: dict[tuple[str, str], dict[str, _Measured]] = {key: {} for key in keys}
     columns = [name for name in COLUMNS if name in metrics.steps]
-    for source, steps in metrics.steps[~metrics.steps["warmup"]].groupby("source"):
+    for source, steps in metrics.steps[metrics.steps["steady"]].groupby("source"):
         key = case_of.get(str(source))
         if key not in measured:
             continue

@@ -110,6 +110,8 @@ class Line:
     @cached_property
     def regex(self) -> re.Pattern[bytes]:
         """The pattern over bytes; each group is a column. Raises `ValueError` for one that could leave its line."""
+        if "[^]" in self.pattern:
+            raise ValueError(f"{self.pattern!r}: write [^\\]...] for [^]...]")
         if re.search(r"(?<!\\)(?:\\\\)*\\[sSWDnrvf]", self.pattern):
             raise ValueError(f"{self.pattern!r}: write [ \\t] for \\s, which would take a line's end as well")
         text = self.pattern.replace("[^", r"[^\n")

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import re
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from hpcbench import formats as known
 from hpcbench.errors import UsageError
 from hpcbench.formats import custom
 from hpcbench.metrics import RESERVED, TABLES, Metrics
 from hpcbench.parse.cache import Cache, key
-from hpcbench.parse.content import read_bytes
+from hpcbench.parse.content import Evidence
 from hpcbench.parse.engine import HIDDEN, Choice
-from hpcbench.parse.files import FILE, Batch, Log, read_files
+from hpcbench.parse.files import FILE, Batch, Log, read_file, read_files
+from hpcbench.parse.growing import Growing
 from hpcbench.parse.rows import Rows
 from hpcbench.parse.sources import Source, find, name_cases, shown_path
 from hpcbench.parse.tables import assemble
 from hpcbench.run import Run
 
-__all__ = ["last_step", "parse"]
+__all__ = ["explain", "follow", "parse"]
 
 
 def parse(
@@ -45,16 +44,64 @@ def parse(
     `hashes` every file is read, and the table of sources holds its SHA-256. Raises `UsageError` for a path that does
     not exist or a bad `label`; nothing in a log raises: what cannot be read is counted in ``sources``.
     """
+    choice, pattern = _choice(formats), _pattern(label)
+    sources, runs = _sources(paths)
+    files = [str(source.path) for source in sources]
+    batches = _read(files, choice, workers, executor, cache=cache and not hashes, hashes=hashes)
+    return _metrics(sources, runs, batches, pattern)
+
+
+def follow(
+    *paths: Path | str, formats: Sequence[str] | None = None, label: str | None = None, interval: float = 1.0
+) -> Iterator[Metrics]:
+    """Read logs that grow: yield what they hold, again whenever there is more, and never end.
+
+    Looks every `interval` seconds, and reads only what is new. Raises as `parse` does.
+    """
+    choice, pattern = _choice(formats), _pattern(label)
+    growing: dict[str, Growing] = {}
+    while True:
+        sources, runs = _sources(paths)
+        files = {str(source.path): source for source in sources}
+        changed = not growing
+        for file, source in files.items():
+            changed |= growing.setdefault(file, Growing(source.path, choice)).update()
+        if changed:
+            contents = ((Log.of(file, growing[file].content()), growing[file].content().tables) for file in files)
+            yield _metrics(sources, runs, [Batch.of(contents)], pattern)
+        time.sleep(interval)
+
+
+def explain(*paths: Path | str) -> Iterator[tuple[str, str, list[Evidence]]]:
+    """Yield for each log its name, what is wrong with it (or nothing), and what shows the formats it was taken for."""
+    choice = _choice(None)
+    for source in _sources(paths)[0]:
+        for member, content, problem in read_file(str(source.path), choice):
+            shown = f"{source.shown}/{shown_path(Path(member))}" if member else source.shown
+            yield shown, problem, content.evidence if content else []
+
+
+def _choice(formats: Sequence[str] | None) -> Choice:
     names = (*(known.get(name).name for name in formats), *HIDDEN) if formats else None
-    choice = Choice(names, custom.keys())
+    return Choice(names, custom.keys())
+
+
+def _pattern(label: str | None) -> re.Pattern[str] | None:
+    if not label:
+        return None
     try:
-        pattern = re.compile(label) if label else None
+        pattern = re.compile(label)
     except re.error as error:
         raise UsageError(f"--label: not a regular expression: {error}") from None
-    if pattern is not None and not pattern.groupindex:
+    if not pattern.groupindex:
         raise UsageError(r"--label: name the parameter in a group, as in 'bs(?P<batch>\d+)'")
-    if pattern is not None and (taken := sorted(RESERVED.intersection(pattern.groupindex))):
+    if taken := sorted(RESERVED.intersection(pattern.groupindex)):
         raise UsageError(f"--label: {taken[0]!r} is the name of a column; choose another")
+    return pattern
+
+
+def _sources(paths: Sequence[Path | str]) -> tuple[list[Source], dict[str, Run]]:
+    """Find the logs under paths, in order, and the runs that they belong to."""
     runs: dict[str, Run] = {}
     found: dict[tuple[int, int] | str, Source] = {}  # by inode: paths may overlap, and no record counts twice
     for path in map(Path, paths):
@@ -72,20 +119,27 @@ def parse(
                 continue
             if stat.S_ISREG(place.st_mode) or stat.S_ISDIR(place.st_mode):  # a pipe would be waited for without end
                 found.setdefault((place.st_dev, place.st_ino), source)
-    sources: list[Source] = []
+    return list(found.values()), runs
+
+
+def _metrics(
+    found: Sequence[Source], runs: dict[str, Run], batches: Iterable[Batch], pattern: re.Pattern[str] | None
+) -> Metrics:
+    """Make the tables of what was read of the sources found."""
+    by_path = {str(source.path): source for source in found}
+    logs: list[Source] = []
     tables: dict[str, list[Rows]] = {name: [] for name in TABLES}
-    by_path = {str(source.path): source for source in found.values()}
-    for batch in _read(list(by_path), choice, workers, executor, cache=cache and not hashes, hashes=hashes):
-        start = len(sources)
-        sources += [_filled(by_path[log.path], log) for log in batch.logs]
+    for batch in batches:
+        start = len(logs)
+        logs += [_filled(by_path[log.path], log) for log in batch.logs]
         for name, rows in batch.tables.items():
             rows.columns[FILE] = rows.columns[FILE] + start
             tables[name].append(rows)
-    # a file in which nothing was recognised is listed with the sources, but it is no case
     order = {path: position for position, path in enumerate(by_path)}
-    in_order = sorted(sources, key=lambda source: order[str(source.path)])
-    name_cases([source for source in in_order if not source.case and (source.records or source.unread)], pattern)
-    return assemble(sources, in_order, tables, runs)
+    sources = sorted(logs, key=lambda source: order[str(source.path)])
+    # a file in which nothing was recognised is listed with the sources, but it is no case
+    name_cases([source for source in sources if not source.case and (source.records or source.unread)], pattern)
+    return assemble(logs, sources, tables, runs)
 
 
 def _read(
@@ -119,22 +173,3 @@ def _filled(source: Source, log: Log) -> Source:
     source.records, source.unread, source.sha256 = log.records, log.unread, log.sha256
     source.bytes, source.lines = log.bytes, log.lines
     return source
-
-
-def last_step(file: Path, format_name: str, size: int = 64 * 1024) -> dict[str, Any] | None:
-    """Return the last training step in a log that may still be growing, or None."""
-    if not file.is_file():
-        return None
-    try:
-        with file.open("rb") as stream:
-            start = max(0, stream.seek(0, os.SEEK_END) - size)
-            stream.seek(start)
-            data = stream.read()
-    except OSError:
-        return None
-    content = read_bytes(data.partition(b"\n")[2] if start else data, (format_name,))
-    steps = content.tables.get("steps")
-    if steps is None:
-        return None
-    (*_, (_, last)) = steps.records()
-    return {name: value for name, value in last.items() if isinstance(value, int | float)}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from hpcbench.formats import Format, Line, Record, custom
-from hpcbench.parse.engine import HIDDEN, Choice, Found, Piece, Scanner, guarded, scanner
+from hpcbench.parse.engine import HIDDEN, STUMBLES, Choice, Found, Piece, Scanner, guarded, scanner
 from hpcbench.parse.rows import Array, Rows, Tables, from_records, joined
 
 
@@ -112,10 +113,6 @@ def _document(each: Format, whole: Callable[[], bytes | None], name: str) -> tup
     document = each.document
     if document is None or data is None:
         return found, 1
-    import inspect
-
-    if len(inspect.signature(document).parameters) < 2:
-        document = lambda data, _name, one=document: one(data)
     records, left = guarded(lambda whole_file: document(whole_file, name), data)
     found.add((record.table, record.line, record.values) for record in records)
     return found, left
@@ -149,7 +146,8 @@ def _complete(tables: Tables, each: Format, ranks: list[tuple[Array, Array]]) ->
                 if same.any():
                     tables[name]["rank"] = np.where(same, values[at], np.nan)
     if each.finish is not None:
-        each.finish(tables)
+        with suppress(*STUMBLES):  # what it would have added is missing, what was read stays
+            each.finish(tables)
     steps = tables.get("steps")
     if steps is None or "step" not in steps or not len(steps):
         return

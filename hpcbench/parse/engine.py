@@ -6,11 +6,12 @@ stretch's beginning, so that stretches of one file can be read apart, in any pro
 
 from __future__ import annotations
 
+import csv
 import math
 import re
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -26,6 +27,12 @@ from hpcbench.parse.text import BEFORE, RANK, Text, ranks
 
 _DENSE = 400  # bytes a hit: where hits are closer together, a pattern runs over the whole stretch
 _TIMED = frozenset({"steps", "epochs", "evals", "events"})
+
+
+# what a function that trusts its input may raise
+STUMBLES = (
+    ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, MemoryError, csv.Error,
+)  # fmt: skip
 
 
 @dataclass
@@ -171,11 +178,15 @@ class Scanner:
     def _read_each(self, piece: Piece, text: Text, number: int, part: Each, ends: list[int]) -> None:
         starts, _ = text.windows(ends)
         found = Found(np.empty(0, np.int64))
+        done = -1
         for start in starts:
+            if start < done:  # the rest of a long line was read already
+                continue
             line = text.whole_line(start)
+            done = start + len(line or b"")
             try:
                 rows = part.read(line) if line is not None else None
-            except (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError):
+            except STUMBLES:
                 rows = None
             if rows is None:
                 piece.unread[number] = piece.unread.get(number, 0) + 1
@@ -196,8 +207,10 @@ class Scanner:
             if stop > len(text.data) and not text.last and len(data) < part.size:
                 data += after()[: part.size - len(data)]
             records, unread = guarded(part.read, data)
-            at = int(text.line_of(np.asarray([start + 1]))[0])
-            found.add((each.table, each.line + at - 1, each.values) for each in records)
+            # a line of the block may be a part of one in the file, which a carriage return cut
+            begins = np.flatnonzero(np.frombuffer(data, np.uint8) == 10) + 1 if records else np.empty(0, np.int64)
+            lines = text.line_of(np.concatenate([[start], start + begins]) + 1)
+            found.add((each.table, int(lines[min(each.line, len(lines)) - 1]), each.values) for each in records)
             if unread:
                 piece.unread[number] = piece.unread.get(number, 0) + unread
         if found.records:
@@ -209,7 +222,7 @@ def guarded(read: Callable[[bytes], Reading], data: bytes) -> Reading:
     """Read with a function that trusts its input; one that stumbles has read nothing."""
     try:
         return read(data)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError):
+    except STUMBLES:
         return [], 1
 
 
@@ -265,9 +278,18 @@ class Choice:
     custom: tuple[tuple[str, int], ...] = ()
 
 
-@lru_cache(maxsize=8)
+_of_thread = threading.local()  # hyperscan's working memory serves one search at a time
+
+
 def scanner(choice: Choice) -> Scanner:
-    """Return the scanner of some formats, compiled once a process."""
+    """Return the scanner of some formats, compiled once a thread."""
+    scanners: dict[Choice, Scanner] = _of_thread.__dict__.setdefault("scanners", {})
+    if choice not in scanners:
+        scanners[choice] = _compiled(choice)
+    return scanners[choice]
+
+
+def _compiled(choice: Choice) -> Scanner:
     known = formats.known(choice.custom)
     if choice.names is None:
         return Scanner(list(known.values()))

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,18 @@ class Log:
     problem: str = ""
     sha256: str = ""
 
+    @classmethod
+    def of(
+        cls, file: str, content: Content | None, member: str = "", problem: str = "", *, hashes: bool = False
+    ) -> Log:
+        """Describe what a file holds."""
+        log = cls(file, member, bytes=_size(file), problem=problem, sha256=_sha256(file) if hashes else "")
+        if content is not None:
+            log.formats, log.lines, log.unread = " ".join(content.formats), content.lines, content.unread
+            log.records = sum(map(len, content.tables.values()))
+            log.bytes = content.length if member else log.bytes
+        return log
+
 
 @dataclass
 class Batch:
@@ -49,6 +62,19 @@ class Batch:
 
     logs: list[Log] = field(default_factory=list)
     tables: Tables = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, found: Iterable[tuple[Log, Tables]]) -> Batch:
+        """Put the logs of several files together."""
+        batch = cls()
+        parts: dict[str, list[Rows]] = {}
+        for log, tables in found:
+            for name, rows in tables.items():
+                rows.columns[FILE] = np.full(len(rows), len(batch.logs), dtype=np.int64)
+                parts.setdefault(name, []).append(rows)
+            batch.logs.append(log)
+        batch.tables = {name: joined(rows) for name, rows in parts.items()}
+        return batch
 
 
 def read_files(
@@ -97,38 +123,22 @@ def _read_on(
     for file, tasks in large:
         pieces = (piece for task in tasks for piece in task.result())
         content = assemble(scanner(choice), pieces, partial(_whole, file), os.path.basename(file))
-        yield [file], _batch([(_log(file, content, hashes), content.tables)])
+        yield [file], Batch.of([(Log.of(file, content, hashes=hashes), content.tables)])
     for files_of_batch, batch in zip(cut, batches, strict=True):
         yield files_of_batch, batch.result()
 
 
 def read_batch(files: Sequence[str], choice: Choice, hashes: bool = False) -> Batch:
     """Read several files: the task of a worker."""
-    return _batch(each for file in files for each in _read_file(file, choice, hashes))
+    found = ((file, *each) for file in files for each in read_file(file, choice))
+    return Batch.of(
+        (Log.of(file, content, member, problem, hashes=hashes), content.tables if content else {})
+        for file, member, content, problem in found
+    )
 
 
-def _batch(found: Iterable[tuple[Log, Tables]]) -> Batch:
-    batch = Batch()
-    parts: dict[str, list[Rows]] = {}
-    for log, tables in found:
-        for name, rows in tables.items():
-            rows.columns[FILE] = np.full(len(rows), len(batch.logs), dtype=np.int64)
-            parts.setdefault(name, []).append(rows)
-            log.records += len(rows)
-        batch.logs.append(log)
-    batch.tables = {name: joined(rows) for name, rows in parts.items()}
-    return batch
-
-
-def _log(file: str, content: Content, hashes: bool, member: str = "") -> Log:
-    length = content.length if member else _size(file)
-    log = Log(file, member, " ".join(content.formats), length, content.lines, 0, content.unread)
-    log.sha256 = _sha256(file) if hashes else ""
-    return log
-
-
-def _read_file(file: str, choice: Choice, hashes: bool) -> Iterator[tuple[Log, Tables]]:
-    """Read a file of any kind; what is wrong with it is said, not raised."""
+def read_file(file: str, choice: Choice) -> Iterator[tuple[str, Content | None, str]]:
+    """Read a file of any kind; yields name in the archive (or none), content, and what is wrong, for each log in it."""
     chosen = scanner(choice)
     try:
         for member in members(Path(file)):
@@ -137,15 +147,14 @@ def _read_file(file: str, choice: Choice, hashes: bool) -> Iterator[tuple[Log, T
                     pieces = _ranges(file, 0, _size(file), choice)
                     content = assemble(chosen, pieces, partial(_whole, file), os.path.basename(file))
                 else:
-                    name = os.path.basename(member.name) or Path(file).stem
-                    content = _read_stream(member, chosen, name)
-                yield _log(file, content, hashes, member.name), content.tables
+                    content = _read_stream(member, chosen, os.path.basename(member.name) or Path(file).stem)
+                yield member.name, content, ""
             except UnreadableError as problem:
-                yield Log(file, member.name, bytes=_size(file), problem=str(problem)), {}
+                yield member.name, None, str(problem)
     except UnreadableError as problem:
-        yield Log(file, bytes=_size(file), problem=str(problem)), {}
+        yield "", None, str(problem)
     except (OSError, MemoryError):
-        yield Log(file, problem="unreadable"), {}
+        yield "", None, "unreadable"
 
 
 def read_ranges(file: str, start: int, stop: int, choice: Choice) -> list[Piece]:
@@ -241,7 +250,7 @@ def _is_plain(file: str) -> bool:
 
 def _sha256(file: str) -> str:
     digest = hashlib.sha256()
-    with open(file, "rb") as stream:
+    with suppress(OSError), open(file, "rb") as stream:
         while data := stream.read(1 << 20):
             digest.update(data)
     return digest.hexdigest()

@@ -11,6 +11,7 @@ from hpcbench.metrics import COLUMNS, TABLES, TEXT, Metrics
 from hpcbench.parse.files import FILE
 from hpcbench.parse.rows import Array, Rows, joined
 from hpcbench.parse.sources import Source, describe, storable
+from hpcbench.parse.steady import mark
 from hpcbench.run import Run
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def assemble(
     shown = {id(source): position for position, source in enumerate(sources)}
     place = np.array([shown[id(source)] for source in logs], dtype=np.int64)
     stacked = {name: _stacked(name, tables[name], logs, place) for name in TABLES if name not in rows}
+    stacked["steps"]["steady"] = mark(stacked["steps"], stacked["events"])
     return Metrics(
         **{name: _table(name, each, parameters) for name, each in rows.items()},
         **stacked,
@@ -146,7 +148,7 @@ def _column(name: str, values: Array) -> Any:
     if name in TEXT:
         texts = [None if value is None or value != value else str(value) for value in values.tolist()]  # noqa: PLR0124
         return pd.array(texts, dtype="string").fillna("")
-    if name == "warmup":
+    if name in ("warmup", "steady"):
         return np.array([value == 1 for value in values.tolist()], dtype=bool)
     if values.dtype != object:
         return values

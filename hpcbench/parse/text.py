@@ -15,7 +15,7 @@ from hpcbench.parse.rows import Array
 BEFORE, AFTER = 4 << 10, 16 << 10  # of a line that is longer only so much is looked at, around an anchor
 RANK = rb"^(?:\[(?:default|[Rr]ank ?)?\d{1,6}\]|\d{1,5}: )"  # what a launcher writes before the lines of a rank
 _RANK_OF = re.compile(rb"\[?(?:default|[Rr]ank ?)?(\d{1,6})")
-_STAMP = re.compile(rb"(?:\[(?:default|[Rr]ank ?)?\d{1,6}\]:? ?|\d{1,5}: |\[)?(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)")
+_STAMP = re.compile(rb"(?:[ \t]|\[[A-Za-z]{0,10} ?\d{0,6}\]:? ?|\d{1,5}: |\[){0,3}(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)")
 _DIGITS = [0, 1, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18]  # of a stamp
 
 

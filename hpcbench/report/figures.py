@@ -224,7 +224,7 @@ def _over_steps(metrics: Metrics, section: Section) -> tuple[Figure, str, str] |
         axes.plot(
             group["step"], group["step_time"] / factor, style, color=colour, linewidth=1.2, alpha=0.85, label=label
         )
-        warm = group[group["warmup"]]
+        warm = group[~group["steady"]]
         axes.plot(warm["step"], warm["step_time"] / factor, "o", mfc="white", mec=colour, ms=5)
     logarithmic = bool(times) and max(times) > 20 * min(times)
     if logarithmic:

@@ -3,6 +3,8 @@ import math
 import pytest
 import written
 
+from hpcbench.parse.content import read_bytes
+
 
 def read(text):
     records, unread = written.read("perf-stat", text)
@@ -128,3 +130,140 @@ def test_windows_line_endings_are_read():
         {"cycles": (10, ""), "wall_time": (1.5, "s")},
         0,
     )
+
+
+def rows(data, name="perf-stat"):
+    records, unread = written.read(name, data)
+    assert unread == 0
+    return [(record.line, record.values) for record in records]
+
+
+def test_the_runs_of_a_file_are_told_apart(corpus):
+    several = rows((corpus / "system/perf_stat/perf_stat_two_sum.txt").read_bytes())
+    assert [row["block"] for _, row in several if row["name"] == "wall_time"] == [1, 2, 3]
+    one = rows((corpus / "system/perf_stat/perf_stat_598APE.txt").read_bytes())
+    assert all("block" not in row for _, row in one)
+
+
+def test_repeated_runs_give_the_spread_that_was_printed():
+    text = block(
+        "              0.64 msec task-clock                       #    0.003 CPUs utilized            ( +- 24.40% )",
+        "                 1      context-switches                 #    1.062 K/sec                  ",
+        "   <not counted>      cycles",
+        "",
+        "          0,251776 +- 0,000258 seconds time elapsed  ( +-  0,10% )",
+    )
+    assert rows(text) == [
+        (4, {"name": "task-clock", "value": 0.00064, "unit": "s", "relative_std": 0.2440}),
+        (5, {"name": "context-switches", "value": 1, "unit": ""}),
+        (6, {"name": "cycles", "unit": ""}),
+        (8, {"name": "wall_time", "value": 0.251776, "unit": "s", "relative_std": 0.0010}),
+    ]
+
+
+def test_intervals_have_their_time():
+    text = "#           time             counts unit events\n"
+    text += "     0.100187950               0.62 msec task-clock         #    0.006 CPUs utilized          \n"
+    text += "     0.100187950    <not supported>      cycles             \n"
+    text += "     0.200539894              1,234      faults\n"
+    assert rows(text) == [
+        (2, {"name": "task-clock", "value": 0.00062, "unit": "s", "elapsed": 0.100187950}),
+        (3, {"name": "cycles", "unit": "", "elapsed": 0.100187950}),
+        (4, {"name": "faults", "value": 1234, "unit": "", "elapsed": 0.200539894}),
+    ]
+
+
+def test_counters_of_one_cpu_or_core_name_it():
+    text = block(
+        "CPU0            251.80 msec task-clock         #    1.000 CPUs utilized",
+        "S0-D0-C1           1             251.76 msec task-clock",
+    )
+    assert [row["device"] for _, row in rows(text)] == ["CPU0", "S0-D0-C1"]
+    assert [row["value"] for _, row in rows(text)] == [0.25180, 0.25176]
+
+
+SEPARATED = "perf-stat-separated"
+
+
+def test_a_real_file_of_separated_values_is_recognised_and_read(corpus):
+    content = read_bytes((corpus / "sites/perf_stat_csv_local.txt").read_bytes())
+    assert (content.formats, content.unread) == ([SEPARATED], 0)
+    counters = content.tables["counters"]
+    assert dict(zip(counters["name"], counters["value"], strict=True)) == pytest.approx(
+        {
+            "task-clock": 1.57123, "context-switches": 273, "cpu-migrations": 0, "page-faults": 890,
+            "cycles": math.nan, "instructions": math.nan, "branches": math.nan, "branch-misses": math.nan,
+        },
+        nan_ok=True,
+    )  # fmt: skip
+    assert list(counters.line) == list(range(3, 11))
+
+
+@pytest.mark.parametrize("mark", [",", ";", "|", ":", "\t"])
+def test_any_separator_is_read(mark):
+    line = "1571.23,msec,task-clock,1571234195,100.00,0.695,CPUs utilized\n".replace(",", mark)
+    assert rows(line, SEPARATED) == [(1, {"name": "task-clock", "value": 1.57123, "unit": "s"})]
+
+
+@pytest.mark.parametrize(("line", "row"), [
+    ("0.83,msec,task-clock,11.44%,830710,100.00,0.003,CPUs utilized",
+     {"name": "task-clock", "value": 0.00083, "unit": "s", "relative_std": 0.1144}),
+    ("0,83;msec;task-clock;830710;100,00;0,003;CPUs utilized", {"name": "task-clock", "value": 0.00083, "unit": "s"}),
+    ("0,83,msec,task-clock,830710,100,00,0,003,CPUs utilized", {"name": "task-clock", "value": 0.00083, "unit": "s"}),
+    ("     0.100231236,12,,cycles:u,586184,33.30,1.706,K/sec",
+     {"name": "cycles:u", "value": 12, "unit": "", "elapsed": 0.100231236}),
+    ("CPU1,251.80,msec,cpu-clock,251800596,100.00,1.000,CPUs utilized",
+     {"name": "cpu-clock", "value": 0.2518, "unit": "s", "device": "CPU1"}),
+    ("S0-D0-C0,1,9,,page-faults,251727066,100.00,,",
+     {"name": "page-faults", "value": 9, "unit": "", "device": "S0-D0-C0"}),
+    ("<not counted>,msec,task-clock,0,100.00,,", {"name": "task-clock", "unit": "s"}),
+])  # fmt: skip
+def test_separated_values_of_each_option(line, row):
+    assert rows(line, SEPARATED) == [(1, row)]
+
+
+def test_a_file_that_perf_wrote_may_have_any_event():
+    text = "# started on Sat Nov 21 01:19:15 2026\n\n61.83,Joules,power/energy-pkg/,1571234195,100.00,,\n"
+    text += "7,,a/x=1,y/,5,100.00\n"
+    assert rows(text, SEPARATED) == [
+        (3, {"name": "power/energy-pkg/", "value": 61.83, "unit": "J"}),
+        (4, {"name": "a/x=1,y/", "value": 7, "unit": ""}),
+    ]
+
+
+@pytest.mark.parametrize("line", [
+    "1571.23,msec,task-clock,15712",
+    "1571.23,msec,task-cl,task-clock",
+    "273,,context-switches,1571234195,100.",
+    "273,,context-switches,1571234195,100.0",
+])  # fmt: skip
+def test_a_separated_line_that_was_cut_is_counted(line):
+    assert written.read(SEPARATED, line) == ([], 1)
+
+
+@pytest.mark.parametrize("line", ["it took 93,026,790,157 cycles", "name,cycles,instructions", "12, 13 branches", ""])
+def test_words_of_counters_alone_are_no_separated_values(line):
+    assert written.read(SEPARATED, line) == ([], 0)
+
+
+JSON = (
+    '{"interval" : 0.100170439, "cpu" : "1", "counter-value" : "0.953559", "unit" : "msec", "event" : "task-clock", '
+    '"variance" : 3.93, "event-runtime" : 953559, "pcnt-running" : 100.00, "metric-value" : 0.0, "metric-unit" : ""}\n'
+    '{"counter-value" : "12,500000", "unit" : "", "event" : "cycles", "event-runtime" : 0, "pcnt-running" : 100.00}\n'
+    '{"counter-value" : "<not supported>", "unit" : "", "event" : "branches", "event-runtime" : 0}\n'
+)
+
+
+def test_json_lines_are_recognised_and_read():
+    assert read_bytes(JSON.encode()).formats == ["perf-stat-json"]
+    assert rows(JSON, "perf-stat-json") == [
+        (1, {"name": "task-clock", "value": 0.000953559, "unit": "s", "relative_std": 0.0393, "elapsed": 0.100170439,
+             "device": "CPU1"}),
+        (2, {"name": "cycles", "value": 12.5, "unit": ""}),
+        (3, {"name": "branches", "unit": ""}),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", [JSON[:60], '{"counter-value": 5, "event": "x"}', "[" * 100_000 + '"counter-value"'])
+def test_json_that_is_damaged_is_counted(line):
+    assert written.read("perf-stat-json", line) == ([], 1)

@@ -3,7 +3,7 @@ import written
 
 from hpcbench.parse.content import read_bytes
 
-BASH, GNU = "time", "gnu-time"
+BASH, GNU, DEFAULT, ZSH, CSH, BSD = "time", "gnu-time", "gnu-time-default", "zsh-time", "csh-time", "bsd-time"
 
 
 def read(name, data):
@@ -29,6 +29,16 @@ REAL = [
         {"wall_time": 47 * 60 + 55.47, "user_time": 9864.93, "system_time": 6987, "max_memory": 65719976 * 1024,
          "major_page_faults": 0, "minor_page_faults": 17097777, "voluntary_context_switches": 1082873,
          "involuntary_context_switches": 526464, "exit_status": 0},
+    ),
+    (
+        "system/macos_time_l_output.txt", BSD,
+        {"wall_time": 0.08, "user_time": 0.07, "system_time": 0, "max_memory": 40075264, "minor_page_faults": 5777,
+         "major_page_faults": 100, "voluntary_context_switches": 3, "involuntary_context_switches": 22,
+         "instructions": 983440026, "cycles": 268138965, "memory_footprint": 32637288},
+    ),
+    (
+        "inference/pnookala_metis_curl_time.md", ZSH,
+        {"wall_time": 1.030, "user_time": 0.02, "system_time": 0.01},
     ),
 ]  # fmt: skip
 
@@ -69,3 +79,52 @@ def test_the_line_of_a_value_counts_the_blank_lines_before_it():
 
 def test_macos_time_is_not_taken_for_gnu_time(corpus):  # its peak memory is in bytes
     assert read_bytes((corpus / "system/macos_time_l_output.txt").read_bytes()).formats != [GNU]
+
+
+@pytest.mark.parametrize(("name", "line", "expected"), [
+    (ZSH, "./run --x 3  0.52s user 0.08s system 58% cpu 1.030 total",
+     {"wall_time": 1.030, "user_time": 0.52, "system_time": 0.08}),
+    (ZSH, "make  110.52s user 0.08s system 58% cpu 1:02.33 total",
+     {"wall_time": 62.33, "user_time": 110.52, "system_time": 0.08}),
+    (ZSH, "make  7210.00s user 1.00s system 99% cpu 2:01:02.33 total \r",
+     {"wall_time": 7262.33, "user_time": 7210, "system_time": 1}),
+    (ZSH, "make  0,52s user 0,08s system 58% cpu 1,030 total",
+     {"wall_time": 1.030, "user_time": 0.52, "system_time": 0.08}),
+    (DEFAULT, "0.00user 0.01system 0:00.10elapsed 95%CPU (0avgtext+0avgdata 1780maxresident)k",
+     {"wall_time": 0.1, "user_time": 0, "system_time": 0.01, "max_memory": 1780 * 1024}),
+    (DEFAULT, "9.50user 0.25system 1:01:07elapsed ?%CPU (0avgtext+0avgdata 1780maxresident)k\n"
+     "0inputs+8outputs (3major+97minor)pagefaults 0swaps",
+     {"wall_time": 3667, "user_time": 9.5, "system_time": 0.25, "max_memory": 1780 * 1024, "major_page_faults": 3,
+      "minor_page_faults": 97}),
+    (CSH, "0.520u 0.080s 0:01.03 58.2%\t0+0k 0+8io 0pf+0w",
+     {"wall_time": 1.03, "user_time": 0.52, "system_time": 0.08}),
+    (BSD, "        0,08 real         0,07 user         0,01 sys",
+     {"wall_time": 0.08, "user_time": 0.07, "system_time": 0.01}),
+])  # fmt: skip
+def test_lines_that_hold_all_times(name, line, expected):
+    assert read_bytes(line.encode()).formats == [name]
+    assert read(name, line) == (pytest.approx(expected), 0)
+
+
+@pytest.mark.parametrize(("name", "line"), [
+    (ZSH, "make  0.52s user 0.08s system 58% cpu 1.0"),
+    (ZSH, "make  0.52s user 0.08s system 58% cpu 1.030 to"),
+    (DEFAULT, "0.00user 0.01system 0:00.10elapsed 95%CPU (0avgtext+0avgdata 178"),
+    (CSH, "0.520u 0.080s 0:01.03 58.2%\t0+0k 0+8io 0pf+"),
+    (BSD, "        0.08 real         0.07 user         0.0"),
+])  # fmt: skip
+def test_a_line_of_all_times_that_was_cut_is_counted(name, line):
+    assert read(name, line) == ({}, 1)
+
+
+@pytest.mark.parametrize("text", [
+    "58% cpu was used", "  12 real numbers", "a 5% CPU (idle) share", "the time was 0.52s user and 58% cpu for 1 total",
+])  # fmt: skip
+def test_prose_about_times_gives_nothing(text):
+    content = read_bytes(text.encode())
+    assert (content.formats, content.tables) == ([], {})
+
+
+def test_peak_memory_that_cannot_be_in_bytes_is_left_out():  # FreeBSD's, in KiB
+    text = "        0.08 real         0.07 user         0.00 sys\n      2190  maximum resident set size\n"
+    assert "max_memory" not in read(BSD, text)[0]

@@ -11,7 +11,7 @@ import written
 import hpcbench
 from hpcbench.analyse.summary import compare
 from hpcbench.errors import UsageError
-from hpcbench.parse import last_step, parse
+from hpcbench.parse import parse
 
 
 def write(folder, **files):
@@ -430,22 +430,3 @@ def test_parse_is_in_the_package_itself(tmp_path):
 
 
 # What `status` shows of a log that still grows.
-
-
-def test_the_last_step_of_a_growing_log(tmp_path):
-    log = tmp_path / "stdout.log"
-    log.write_text(written.llmc([30] * 5000) + "step 5000: train loss 4.0")
-    step = last_step(log, "llmc-cpu")
-    assert (step["step"], step["step_time"]) == (4999, 0.03)
-
-
-@pytest.mark.parametrize("content", [b"", b"\n", b"no step here\n", b"\0" * 200_000])
-def test_a_log_without_a_step_has_no_last_one(tmp_path, content):
-    (tmp_path / "stdout.log").write_bytes(content)
-    assert last_step(tmp_path / "stdout.log", "llmc-cpu") is None
-    assert last_step(tmp_path / "nowhere.log", "llmc-cpu") is None
-
-
-def test_the_last_step_has_numbers_only(tmp_path):
-    (tmp_path / "stdout.log").write_text('{"record": "step", "step": "x", "loss": null, "step_time": 0.5}\n')
-    assert last_step(tmp_path / "stdout.log", "hpcbench-records") == {"step_time": 0.5}

@@ -1,0 +1,137 @@
+"""Where the wall time of a case went: queue, compile, load, programming, warm-up, steady steps, checkpoints, rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hpcbench.metrics import rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hpcbench.metrics import Metrics
+
+# In the order in which they are shown.
+PHASES = ("queue", "load", "compile", "programming", "warm-up", "steady", "validation", "checkpoint", "other")
+# The word of an event's kind (before _start and _end) → its phase.
+_WORDS = {
+    "queue": "queue", "load": "load", "weights": "load", "input": "load", "compile": "compile",
+    "programming": "programming", "validation": "validation", "checkpoint": "checkpoint",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of a case's time, in seconds since 1970, that is of one phase."""
+
+    phase: str
+    start: float
+    end: float
+
+
+def phases(metrics: Metrics) -> pd.DataFrame:
+    """Return one row a case and phase: run, case, phase, duration in seconds, share of the wall time.
+
+    The durations of a case add up to its wall time; what nothing tells of is ``other``. A case whose logs tell no time
+    has no rows.
+    """
+    import pandas as pd
+
+    of_source = metrics.owners()
+    found: list[dict[str, object]] = []
+    for case in rows(metrics.cases):
+        paths = [path for path, key in of_source.items() if key == (case.run, case.case)]
+        events, steps = (table[table["source"].isin(paths)] for table in (metrics.events, metrics.steps))
+        durations = _of_case(events, steps, _wall(metrics, paths))
+        total = sum(durations.values())
+        found += [
+            {"run": case.run, "case": case.case, "phase": phase, "duration": durations[phase],
+             "share": durations[phase] / total}
+            for phase in PHASES if durations.get(phase, 0) > 0
+        ]  # fmt: skip
+    return pd.DataFrame(found, columns=["run", "case", "phase", "duration", "share"])
+
+
+def _wall(metrics: Metrics, paths: Sequence[str]) -> float:
+    """Return the wall time that something measured of a case, the longest (it includes the others), or NaN."""
+    counters = metrics.counters
+    mask = counters["source"].isin(paths) & (counters["name"] == "wall_time")
+    return float(counters.loc[mask, "value"].max()) if mask.any() else math.nan
+
+
+def _of_case(events: pd.DataFrame, steps: pd.DataFrame, wall: float) -> dict[str, float]:
+    durations: dict[str, float] = {}
+    spans = timeline(events)
+    stamps = np.concatenate([events["time"].to_numpy(dtype=float), steps["time"].to_numpy(dtype=float)])
+    stamps = stamps[np.isfinite(stamps)]
+    if len(stamps) > 1:
+        wall = float(stamps.max() - stamps.min()) if math.isnan(wall) else max(wall, float(stamps.max() - stamps.min()))
+    for span in spans:
+        durations[span.phase] = durations.get(span.phase, 0.0) + span.end - span.start
+    for source, of_source in steps.groupby("source", sort=False):
+        for phase, duration in _stepping(of_source, events[events["source"] == source], spans).items():
+            durations[phase] = durations.get(phase, 0.0) + duration
+    known = sum(durations.values())
+    if math.isnan(wall):
+        return durations
+    if known > wall > 0:  # ranks or logs of a case that overlap: nothing can be told apart
+        return {phase: duration * wall / known for phase, duration in durations.items()}
+    return {**durations, "other": durations.get("other", 0.0) + wall - known}
+
+
+def timeline(events: pd.DataFrame) -> list[Span]:
+    """Turn pairs of events (``compile_start``, ``compile_end``) into spans that do not overlap.
+
+    Of phases that are open at once the one that began last has the time: waiting in a queue for a compile is queue.
+    """
+    marks = []
+    for event in rows(events.sort_values(["time", "line"], kind="stable")):
+        word, _, edge = str(event.kind).rpartition("_")
+        if word in _WORDS and edge in ("start", "end") and math.isfinite(event.time):
+            marks.append((float(event.time), word, edge))
+    spans: list[Span] = []
+    open_words: list[str] = []
+    since = math.nan
+    for time, word, edge in marks:
+        if open_words and time > since:
+            spans.append(Span(_WORDS[open_words[-1]], since, time))
+        if edge == "start":
+            open_words.append(word)
+        elif word in open_words:
+            open_words.reverse()
+            open_words.remove(word)
+            open_words.reverse()
+        since = time
+    return spans  # what never ended has no known end
+
+
+def _stepping(steps: pd.DataFrame, events: pd.DataFrame, spans: Sequence[Span]) -> dict[str, float]:
+    """Return the time of warm-up and steady steps of one log: from their stamps, else the sum of their own times."""
+    good = steps["steady"].to_numpy(dtype=bool)
+    times = steps["time"].to_numpy(dtype=float)
+    first_rank = np.ones(len(steps), dtype=bool)
+    rank = steps["rank"].to_numpy(dtype=float)
+    if np.isfinite(rank).any():
+        first_rank = rank == np.nanmin(rank)
+    if np.isfinite(times).sum() > 1:
+        began = events.loc[events["kind"] == "run_start", "time"].to_numpy(dtype=float)
+        stamps = times[first_rank & np.isfinite(times)]
+        is_good = good[first_rank & np.isfinite(times)]
+        starts = np.concatenate([[began.max() if len(began) else stamps[0]], stamps[:-1]])
+        found = {"warm-up": 0.0, "steady": 0.0}
+        ended_warm_up = int(np.argmax(is_good)) if is_good.any() else len(is_good)
+        for number, (start, stop) in enumerate(zip(starts.tolist(), stamps.tolist(), strict=True)):
+            taken = sum(max(0.0, min(stop, span.end) - max(start, span.start)) for span in spans)
+            found["warm-up" if number < ended_warm_up else "steady"] += max(0.0, stop - start - taken)
+        return found
+    own = steps["step_time"].to_numpy(dtype=float)
+    warm = first_rank & ~good
+    return {
+        "warm-up": float(np.nansum(own[warm])),
+        "steady": float(np.nansum(own[first_rank & good])),
+    }

@@ -1,0 +1,167 @@
+"""llama.cpp: llama-bench in each of its output formats, and the times that its programs print at their end."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from hpcbench.formats import Block, Each, Format, Reading, Record, in_si
+from hpcbench.formats.usage import Text, counters, number, number_parts, unit_of
+
+_TEST = re.compile(r"(pp|tg) ?(\d+)(?:\+tg ?(\d+))?(?: @ d(\d+))?")
+_SPEED = re.compile(r"(\d+\.\d\d) ± (\d+\.\d\d)")
+_SIZE = re.compile(r"\d+\.\d\d [KMGT]iB")
+_LONGEST = 4000  # a row, or a line of times
+
+# A test is named as the table does, pp512 or tg128: prefill and decode of so many tokens; d is the depth, the tokens
+# that stand in the context before. What it has is a speed over several runs.
+
+
+def _row(line: bytes) -> list[tuple[str, dict[str, Any]]] | None:
+    """Read a row of the Markdown table; it says all by itself, whatever columns there are between."""
+    cells = [cell.strip() for cell in line[:_LONGEST].decode(errors="replace").split("|")]
+    if len(line) > _LONGEST or len(cells) < 7 or not any(_SIZE.fullmatch(cell) for cell in cells[2:5]):
+        return []
+    test = next((match for cell in cells if (match := _TEST.fullmatch(cell))), None)
+    if test is None:
+        return []
+    speed = _SPEED.fullmatch(cells[-2])
+    if speed is None or cells[-1]:
+        return None
+    at = next(index for index, cell in enumerate(cells) if _SIZE.fullmatch(cell))
+    own = {"model": cells[at - 1], "backend": cells[at + 2]}
+    name = _name(int(test[2]) if test[1] == "pp" else 0, int(test[3] or (test[2] if test[1] == "tg" else 0)), test[4])
+    return [
+        ("counters", {"name": f"{name}_tokens_per_second_{short}", "value": float(each), "unit": "tokens/s", **own})
+        for short, each in (("mean", speed[1]), ("std", speed[2]))
+    ]
+
+
+def _name(prompt: float, generated: float, depth: str | float | None) -> str:
+    parts = [f"{kind}{count:.0f}" for kind, count in (("pp", prompt), ("tg", generated)) if count]
+    return "+".join(parts) + (f"_d{float(depth):.0f}" if depth and float(depth) else "")
+
+
+def _result(line: int, row: Mapping[str, Any]) -> list[Record]:
+    """Read one result, as CSV or JSON have it."""
+    prompt, generated = number(row.get("n_prompt")), number(row.get("n_gen"))
+    if math.isnan(prompt) or math.isnan(generated) or not prompt + generated:
+        return []
+    name = _name(prompt, generated, number(row.get("n_depth") or 0))
+    found = (
+        (line, f"{name}_tokens_per_second_mean", number(row.get("avg_ts"))),
+        (line, f"{name}_tokens_per_second_std", number(row.get("stddev_ts"))),
+        (line, f"{name}_time_mean", number(row.get("avg_ns"), "ns")),
+        (line, f"{name}_time_std", number(row.get("stddev_ns"), "ns")),
+    )
+    texts = {"model": row.get("model_type"), "backend": row.get("backends")}
+    return counters(found, **{key: value for key, value in texts.items() if isinstance(value, str)})
+
+
+def _document(data: bytes, _name: str) -> Reading:
+    text = Text(data)
+    records: list[Record] = []
+    for value, at in text.objects("avg_ts", "n_prompt", "n_gen"):
+        records += _result(text.line(at), value)
+    return records, 0 if records else 1
+
+
+def _csv(data: bytes) -> Reading:
+    lines = data.decode(errors="replace").split("\n")
+    header = lines[0].strip().split(",")
+    if not {"n_prompt", "n_gen", "avg_ts"} <= set(header):
+        return [], 0
+    records: list[Record] = []
+    unread = 0
+    for line, text in enumerate(lines[1:], 2):
+        if "," not in text:
+            break
+        cells = next(csv.reader([text.strip().replace("\0", " ")])) if len(text) < _LONGEST else []
+        whole = line < len(lines) or text.rstrip().endswith('"')  # else it may be cut within its last number
+        found = _result(line, dict(zip(header, cells, strict=True))) if len(cells) == len(header) and whole else []
+        records += found
+        unread += not found
+    return records, unread
+
+
+# --- the end of a run ---
+
+_RATED = re.compile(
+    rb"(?P<what>prompt eval|eval|sampling|sample) time = *(?P<time>\d+\.\d\d) ms / *(?P<count>\d+) (?:tokens|runs) *"
+    rb"\( *\d+\.\d\d ms per token, *(?P<rate>\d+\.\d\d|inf) tokens per second\)"
+)
+_PLAIN = re.compile(
+    rb"(?:llama_\w+|common_perf_print): +(?P<what>load|total) time = *(?P<time>\d+\.\d\d) ms"
+    rb"(?: / *(?P<count>\d+) tokens)?\s*$"
+)
+_NAMES = {  # time, number, speed
+    b"prompt eval": ("prefill_time", "input_tokens", "prefill_tokens_per_second"),
+    # without the first token, which the prompt's evaluation gives
+    b"eval": ("decode_time", "decoded_tokens", "decode_tokens_per_second"),
+    b"sampling": ("sampling_time", "", ""),
+    b"sample": ("sampling_time", "", ""),
+    b"load": ("load_time", "", ""),
+    b"total": ("duration", "total_tokens", ""),
+}
+
+
+def _times(line: bytes) -> list[tuple[str, dict[str, Any]]] | None:
+    match = _RATED.search(line, 0, _LONGEST) or (_PLAIN.search(line) if len(line) < _LONGEST else None)
+    if match is None:
+        return None
+    groups = match.groupdict()
+    time, count, rate = _NAMES[match["what"]]
+    values = {time: in_si(match["time"], "ms")}
+    if count and groups.get("count"):
+        values[count] = float(groups["count"])
+    if groups.get("rate") == b"inf":  # it did not measure: all its times are 0
+        del values[time]
+    elif rate:
+        values[rate] = float(groups["rate"])
+    return [("counters", {"name": name, "value": value, "unit": unit_of(name)}) for name, value in values.items()]
+
+
+FORMATS = (
+    Format(
+        name="llama-bench",
+        title="llama-bench, Markdown",
+        example="| llama 7B Q4_0                  |   3.56 GiB |     6.74 B | CUDA       |  99 |           pp512 |"
+        "       1200.50 ± 2.25 |",
+        parts=(Each(" ± ", _row),),
+        finish=number_parts,
+    ),
+    Format(
+        name="llama-bench-csv",
+        title="llama-bench, CSV",
+        example="build_commit,model_type,backends,n_prompt,n_gen,avg_ns,stddev_ns,avg_ts,stddev_ts\n"
+        '"abc","llama 7B Q4_0","CUDA","512","0","256000000","1000000","2000.5","8.25"',
+        parts=(Block("avg_ts,stddev_ts", _csv),),
+        finish=number_parts,
+        untried="written from llama.cpp's tools/llama-bench/README.md",
+    ),
+    Format(
+        name="llama-bench-json",
+        title="llama-bench, JSON and JSON lines",
+        example='{"model_type": "llama 7B Q4_0", "backends": "CUDA", "n_prompt": 512, "n_gen": 0, '
+        '"avg_ns": 256000000, "stddev_ns": 1000000, "avg_ts": 2000.5, "stddev_ts": 8.25}',
+        sniff=('"avg_ts"', '"n_prompt"', '"n_gen"'),
+        document=_document,
+        finish=number_parts,
+        untried="written from llama.cpp's tools/llama-bench/README.md",
+    ),
+    Format(
+        name="llama-cpp",
+        title="llama.cpp, the times at the end of a run",
+        example="llama_perf_context_print:        eval time =    2000.50 ms /    99 runs   (   20.21 ms per token,"
+        "    49.49 tokens per second)",
+        parts=(
+            Each(" ms per token,", _times),
+            Each("load time = ", lambda line: _times(line) if b"llama_" in line or b"common_perf" in line else []),
+            Each("total time = ", lambda line: _times(line) if b"llama_" in line or b"common_perf" in line else []),
+        ),
+        finish=number_parts,
+    ),
+)

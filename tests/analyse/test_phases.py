@@ -1,0 +1,66 @@
+import pytest
+import written
+
+import hpcbench
+from hpcbench.analyse.phases import PHASES, phases
+from hpcbench.parse import parse
+
+
+def durations(path, **options):
+    table = phases(parse(path, cache=False, **options))
+    return dict(zip(table.phase, table.duration, strict=True))
+
+
+def test_a_real_run_on_a_wafer_adds_up_to_its_wall_time(corpus):
+    found = durations(corpus / "sites/cerebras_llama2_7b_bs128_fresh_compile.log")
+    assert found["compile"] == pytest.approx(3421.353)  # 57 minutes, of which 30 s in the queue are not counted
+    assert found["programming"] == pytest.approx(235.938)
+    assert found["checkpoint"] == pytest.approx(8.431 + 644.089)
+    assert found.get("warm-up", 0) + found["steady"] == pytest.approx(789.168)
+    # from the first stamp to the last; "Processed ... in 5389.3 seconds" says the same
+    assert sum(found.values()) == pytest.approx(5388.7, abs=1)
+
+
+def test_where_steps_have_no_stamps_their_own_times_are_summed(tmp_path):
+    written.case(tmp_path / "r" / "a", written.records(*written.steps([9, 1, 1, 1])))
+    found = durations(written.run(tmp_path / "r"))
+    assert found == {"warm-up": 9, "steady": 3, "other": 48.5}  # the exit record says 60.5
+
+
+def event(kind, time):
+    return {"record": "event", "kind": kind, "time": time}
+
+
+def test_of_phases_that_are_open_at_once_the_last_has_the_time(tmp_path):
+    events = [
+        event("compile_start", 0), event("queue_start", 10), event("queue_end", 30), event("compile_end", 100),
+        event("checkpoint_start", 150), event("finished", 200),
+    ]  # fmt: skip
+    (tmp_path / "a.log").write_text(written.records(*events))
+    assert durations(tmp_path / "a.log") == {"queue": 20, "compile": 80, "other": 100}
+
+
+def test_a_checkpoint_between_steps_is_not_training(tmp_path):
+    rows = [event("run_start", 0)]
+    rows += [{"record": "step", "step": step, "time": 10.0 * step, "step_time": 10.0} for step in (1, 2, 3)]
+    rows += [event("checkpoint_start", 30), event("checkpoint_end", 70)]
+    rows += [{"record": "step", "step": step, "time": 40 + 10.0 * step, "step_time": 10.0} for step in (4, 5)]
+    (tmp_path / "a.log").write_text(written.records(*rows))
+    assert durations(tmp_path / "a.log") == {"steady": 50, "checkpoint": 40}
+
+
+def test_a_log_that_tells_no_time_has_no_phases(tmp_path):
+    (tmp_path / "a.log").write_text("s:0 trl:11.0116 lr:0.000001 norm:14.96\n")
+    assert durations(tmp_path / "a.log") == {}
+
+
+def test_phases_are_known_words():
+    assert set(durations_of_the_example()) <= set(PHASES)
+
+
+def durations_of_the_example():
+    from pathlib import Path
+
+    table = phases(hpcbench.parse(Path(__file__).parents[2] / "logs" / "example"))
+    assert len(table.case.unique()) == 12
+    return table.phase
