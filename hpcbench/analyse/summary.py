@@ -18,10 +18,15 @@ if TYPE_CHECKING:
     from hpcbench.metrics import Metrics
 
 # Axes whose value says how many devices share the work: ideal speed-up is proportional to it.
-SCALING = frozenset({"threads", "cores", "processes", "ranks", "world_size", "gpus", "devices", "nodes", "workers"})
+SCALING = frozenset(
+    {"threads", "cores", "processes", "ranks", "world_size", "gpus", "devices", "nodes", "workers", "ws", "np", "nproc"}
+)
 
 
-_FALLBACK = ("step_time", "tokens_per_second", "samples_per_second", "wall_time")  # headline of logs that name none
+_FALLBACK = (  # headline of logs that name none: the first three that there are
+    "step_time", "tokens_per_second", "samples_per_second", "tokens_per_second_per_device",
+    "duration", "output_tokens_per_second", "ttft_mean", "latency_mean", "requests_per_second", "wall_time",
+)  # fmt: skip
 _CONFIDENCE = 0.95
 
 
@@ -202,6 +207,7 @@ def _measure(metrics: Metrics, cases: pd.DataFrame) -> dict[tuple[str, str], dic
         for name in columns:
             if (found := _steady(steps, name, str(source))) is not None:
                 measured[key].setdefault(name, found)
+    _measure_epochs(metrics, case_of, measured)
     # what the program says of itself, then other logs, then what was measured around it all
     rank = {"hpcbench-records": 0, "hpcbench-exit": 2}
     ranked = sorted(rows(metrics.counters), key=lambda row: rank.get(row.format, 1))
@@ -216,6 +222,35 @@ def _measure(metrics: Metrics, cases: pd.DataFrame) -> dict[tuple[str, str], dic
         if key in measured:
             measured[key]["validation_loss"] = _Measured(float(row.value), math.nan, 0, row.source)
     return measured
+
+
+def _measure_epochs(
+    metrics: Metrics,
+    case_of: Mapping[str, tuple[str, str]],
+    measured: dict[tuple[str, str], dict[str, _Measured]],
+) -> None:
+    """Reduce epochs to a duration and a rate: the first epoch is left out where there are several.
+
+    An epoch lasts as long as its ranks take on average, and its rate is the sum of theirs; both are then averaged over
+    epochs.
+    """
+    owners = [case_of.get(str(source)) for source in metrics.epochs["source"]]
+    for key in dict.fromkeys(owners):
+        if key not in measured:
+            continue
+        epochs = metrics.epochs[[owner == key for owner in owners]]
+        by_epoch = epochs.groupby("epoch")
+        for name, per_epoch in (
+            ("duration", by_epoch["duration"].mean()),
+            ("tokens_per_second", by_epoch["tokens_per_second"].sum(min_count=1)),
+        ):
+            values = per_epoch.to_numpy(dtype=float)
+            values = values[1:] if len(values) > 1 else values
+            values = values[np.isfinite(values)]
+            if len(values):
+                std = float(values.std(ddof=1)) if len(values) > 1 else math.nan
+                found = _Measured(float(values.mean()), std, len(values), str(epochs["source"].iloc[0]))
+                measured[key].setdefault(name, found)
 
 
 def _steady(steps: pd.DataFrame, name: str, source: str) -> _Measured | None:

@@ -167,8 +167,8 @@ class Format:
 
     A file is of this kind when one of its `parts` that is not weak is found in it. The first `warmup` steps are marked
     as such. `finish` may complete the tables (for example the step that a line belongs to). A file that holds all of
-    `sniff` is given whole to `document`, with its name. `untried` says what the format was written from, where no real
-    file was at hand.
+    `sniff` is given whole to `document`, with its name. A case may leave `several` files of this kind.
+    `untried` says what the format was written from, where no real file was at hand.
     """
 
     name: str
@@ -179,6 +179,7 @@ class Format:
     finish: Callable[[Tables], None] | None = None
     sniff: tuple[str, ...] = ()
     document: Callable[[bytes, str], Reading] | None = None
+    several: bool = False
     untried: str = ""
 
 
@@ -243,7 +244,7 @@ def duration(text: bytes | str) -> float:
     """
     text = (text.decode(errors="replace") if isinstance(text, bytes) else text).replace(",", ".")
     match = _DURATION.fullmatch(text)
-    if match is None:
+    if match is None or not text:
         raise ValueError(text)
     days, first, second, last, hours, minutes, millis, seconds = match.groups()
     if last is not None:

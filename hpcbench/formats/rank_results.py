@@ -43,5 +43,6 @@ FORMATS = (
         example='{"validation_loss": 5.93, "bleu": 1.3, "training_time": 27.08, "tokens_per_sec": 82900.5}',
         sniff=('"training_time"', '"tokens_per_sec"'),
         document=_read,
+        several=True,  # one a rank and epoch
     ),
 )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcbench.errors import RunError
+from hpcbench.formats import all_formats
 from hpcbench.metrics import COLUMNS, RESERVED
 from hpcbench.run import Run
 
@@ -177,18 +178,20 @@ def name_cases(sources: Sequence[Source], pattern: re.Pattern[str] | None) -> No
             source.parameters_from = "label" if source.parameters else ""
     unlabelled = [source for source in sources if not source.parameters]
     places = [source.shown.rpartition("/")[0] for source in unlabelled]
-    kinds = [(place, kind) for place, source in zip(places, unlabelled, strict=True) for kind in source.formats]
-    by_folder = len(set(kinds)) == len(kinds) and len({folder for folder, _ in kinds}) > 1
+    kinds = [(place, kind) for place, source in zip(places, unlabelled, strict=True) for kind in _kinds(source)]
+    by_folder = len(set(kinds)) == len(kinds) and (len(set(places)) > 1 or not kinds)
     parts = places if by_folder else [_stem(source.shown) for source in unlabelled]
     for source, varying in zip(unlabelled, _varying(parts), strict=True):
         if varying:
             source.parameters |= varying
             source.parameters_from = "path"
+    names = {source.shown: part for source, part in zip(unlabelled, parts, strict=True)}
     cases: dict[str, list[Source]] = {}
     for source in sources:
         words = [f"{name}{value}" for name, value in source.parameters.items() if name != "log"]
         words += [str(source.parameters["log"])] if "log" in source.parameters else []
-        cases.setdefault("-".join(words) or _stem(source.shown).rpartition("/")[2], []).append(source)
+        name = names.get(source.shown) or _stem(source.shown)
+        cases.setdefault("-".join(words) or name.rstrip("/").rpartition("/")[2], []).append(source)
     for case, members in cases.items():
         for repeat, part in enumerate(_repeats(members), 1):
             for source in part:
@@ -209,7 +212,7 @@ def _repeats(sources: Sequence[Source]) -> list[list[Source]]:
     for by_file in (False, True):
         split: list[list[Source]] = []
         for part in parts:
-            if max(Counter(kind for source in part for kind in source.formats).values(), default=0) < 2:
+            if max(Counter(kind for source in part for kind in _kinds(source)).values(), default=0) < 2:
                 split.append(part)
                 continue
             groups: dict[str, list[Source]] = {}
@@ -220,12 +223,19 @@ def _repeats(sources: Sequence[Source]) -> list[list[Source]]:
     return parts
 
 
+def _kinds(source: Source) -> list[str]:
+    """Return the formats of a log of which a case has but one file."""
+    known = all_formats()
+    return [kind for kind in source.formats if kind not in known or not known[kind].several]
+
+
 # a name and a number in a path: bs256, threads=8, lr_0.001
 _PAIR = re.compile(r"(?:(?<=[^A-Za-z])|^)([A-Za-z][A-Za-z_]*?)([=_-]?)(\d+(?:\.\d+)?)(?![A-Za-z\d])")
 _REPEAT = re.compile(r"(?:(?<=[^A-Za-z])|^)(?:run|rep|repeat|trial|try)[=_-]?\d+(?![A-Za-z\d])", re.IGNORECASE)
 # numbers that tell nothing of what was run
 _NO_AXIS = frozenset({
-    "job", "jobid", "log", "out", "pid", "rep", "repeat", "run", "slurm", "stderr", "stdout", "trial", "try",
+    "epoch", "job", "jobid", "log", "out", "pid", "rank", "rep", "repeat", "run", "slurm", "stderr", "stdout", "trial",
+    "try",
 })  # fmt: skip
 
 

@@ -22,7 +22,11 @@ _MAX_UNKNOWN = 10
 _NUMERIC = re.compile(
     r"(?:|–|baseline|not bounded|\d+ of \d+|[-+]?\d[\d,.]*(?:e[-+]\d+)?[%×]?(?: (?:±|to) [\d.,–]+)?(?: [A-Za-zµ%]+)?)"
 )
-FAILURE_KINDS = ("out_of_memory", "time_limit", "traceback", "assertion", "nan_loss")
+FAILURE_KINDS = (
+    "out_of_memory", "time_limit", "traceback", "assertion", "nan_loss", "failed", "cancelled", "killed", "aborted",
+    "node_failure", "preempted", "nccl_error", "nccl_timeout", "cuda_error", "segmentation_fault", "bus_error",
+    "illegal_instruction", "appliance_error",
+)  # fmt: skip
 
 
 class _Markdown(str):
