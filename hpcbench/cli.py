@@ -461,6 +461,7 @@ def benchmarks(as_json: bool) -> None:
 def formats(as_json: bool) -> None:
     """List the log formats that `parse` recognises, each with an example line."""
     from hpcbench.formats import all_formats
+    from hpcbench.metrics import shown
 
     rows = [
         {"name": each.name, "title": each.title, "example": each.example, "untried": each.untried or None}
@@ -468,8 +469,8 @@ def formats(as_json: bool) -> None:
     ]
 
     def text(row: dict[str, Any]) -> str:
-        untried = f"\n    no real log of it was at hand: {row['untried']}" if row["untried"] else ""
-        return f"{row['title']}\n    {row['example'].strip()}{untried}"
+        untried = f"\n    not tried on a real log: {row['untried']}" if row["untried"] else ""
+        return f"{row['title']}\n    {shown(row['example'].strip().splitlines()[0], 110)}{untried}"
 
     _list("formats", rows, as_json, text)
 

@@ -135,7 +135,7 @@ FORMATS = (
             Each("%CPU (", _one_line("gnu", rb"\dsystem [\d:.]*elapsed ")),
             Each("pagefaults ", _faults, weak=True),
         ),
-        untried="what GNU time 1.9 printed here",
+        untried="written from what GNU time 1.9 prints",
     ),
     Format(
         name="zsh-time",
@@ -148,7 +148,7 @@ FORMATS = (
         title="time of csh and tcsh",
         example="0.520u 0.080s 0:01.03 58.2%\t0+0k 0+8io 0pf+0w",
         parts=(Each("pf+", _one_line("csh", rb"^[\d.]+u [\d.]+s [\d:.]+ ")),),
-        untried="the manual of tcsh: %Uu %Ss %E %P %X+%Dk %I+%Oio %Fpf+%Ww",
+        untried="written from the manual of tcsh: %Uu %Ss %E %P %X+%Dk %I+%Oio %Fpf+%Ww",
     ),
     Format(
         name="bsd-time",

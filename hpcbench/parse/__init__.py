@@ -20,7 +20,7 @@ from hpcbench.parse.engine import HIDDEN, Choice
 from hpcbench.parse.files import FILE, Batch, Log, read_file, read_files
 from hpcbench.parse.growing import Growing
 from hpcbench.parse.rows import Rows
-from hpcbench.parse.sources import Source, find, name_cases, shown_path
+from hpcbench.parse.sources import Source, find, is_one_of_several, name_cases, shown_path
 from hpcbench.parse.tables import assemble
 from hpcbench.run import Run
 
@@ -138,7 +138,9 @@ def _metrics(
     order = {path: position for position, path in enumerate(by_path)}
     sources = sorted(logs, key=lambda source: order[str(source.path)])
     # a file in which nothing was recognised is listed with the sources, but it is no case
-    name_cases([source for source in sources if not source.case and (source.records or source.unread)], pattern)
+    unnamed = [source for source in sources if not source.case and (source.records or source.unread)]
+    for several in (False, True):  # files of which a case has many stand for themselves
+        name_cases([source for source in unnamed if is_one_of_several(source) == several], pattern)
     return assemble(logs, sources, tables, runs)
 
 

@@ -54,15 +54,22 @@ def _one_by_one(rows: list[Any], part: Line) -> tuple[list[Array], Array | None]
 def _quick(rows: list[Any], part: Line) -> list[Array] | None:
     """Convert many rows at once, or give None: what is not plain is left to `_one_by_one`.
 
-    pyarrow reads decimals as exactly as `float` does. A decimal unit is a division by a power of ten, which rounds
-    once, as moving the decimal point does.
+    pyarrow reads decimals as exactly as `float` does. A decimal unit moves the point before that, as in `in_si`.
     """
     kinds = [column.kind for column in part.columns]
     if not all(kind in ("number", "int", "word", "text") or kind.startswith(".") for kind in kinds):
         return None
     from pyarrow import ArrowInvalid, BufferReader, csv, float64, string
 
-    text = b"\n".join(map(b"\x1f".join, rows))
+    powers = [b"e%d" % POWERS[column.unit] if column.unit in POWERS else b"" for column in part.columns]
+    if any(powers):
+        row = b"\x1f".join(b"%%b%b" % power for power in powers)
+        text = b"\n" + b"\n".join([row % each for each in rows])
+        for power in filter(None, powers):  # a number that is missing has none
+            text = text.replace(b"\x1f" + power, b"\x1f").replace(b"\n" + power, b"\n")
+        text = text[1:]
+    else:
+        text = b"\n".join(map(b"\x1f".join, rows))
     names = [str(index) for index in range(len(kinds))]
     types = [string() if kind in ("word", "text") else float64() for kind in kinds]
     try:
@@ -84,10 +91,7 @@ def _quick(rows: list[Any], part: Line) -> list[Array] | None:
             columns.append(objects([None if each is None else each.strip() or None for each in found.to_pylist()]))
             continue
         values = found.to_numpy(zero_copy_only=False).astype(float, copy=True)
-        power = POWERS.get(column.unit)
-        if power is not None and power < 0:
-            values /= 10.0**-power
-        elif column.unit:
+        if column.unit and column.unit not in POWERS:
             values *= in_si("1", column.unit)
         columns.append(values)
     return columns

@@ -23,7 +23,7 @@ from hpcbench.formats import Block, Each, Format, Line, Reading
 from hpcbench.parse.columns import convert
 from hpcbench.parse.rows import Array, objects
 from hpcbench.parse.streams import without_colours
-from hpcbench.parse.text import BEFORE, RANK, Text, ranks
+from hpcbench.parse.text import BEFORE, RANK, Text, find_all, ranks, shown_line
 
 _DENSE = 400  # bytes a hit: where hits are closer together, a pattern runs over the whole stretch
 _TIMED = frozenset({"steps", "epochs", "evals", "events"})
@@ -91,10 +91,8 @@ class Scanner:
                 anchors.setdefault(text.encode(), [])
         self.sniffs = {text.encode() for each in self.formats for text in each.sniff}
         self.anchors = list(anchors.items())
-        self._database = hyperscan.Database()
-        expressions = [RANK, *(re.escape(text) for text, _ in self.anchors)]
-        flags = [hyperscan.HS_FLAG_MULTILINE, *([0] * len(self.anchors))]
-        self._database.compile(expressions=expressions, ids=list(range(len(expressions))), flags=flags)
+        self._databases: dict[frozenset[int], Any] = {}
+        self._often: frozenset[int] = frozenset()  # anchors that nearly every line of the last stretch held
 
     def is_weak(self, number: int) -> bool:
         """Whether a part's lines could stand in logs of other formats too, and so prove nothing."""
@@ -102,26 +100,20 @@ class Scanner:
 
     def scan(self, data: bytes, *, last: bool = True, after: Callable[[], bytes] = bytes) -> Piece:
         """Read a stretch of whole lines; in the `last` one a line may be cut short. `after` gives what follows."""
+        length, open_line = len(data), bool(data) and not data.endswith(b"\n")
         data = without_colours(data)
         if b"\r" in data:
             data = data.replace(b"\r\n", b"\n")
         marks = np.frombuffer(data, np.uint8) == 10
         if b"\r" in data:  # a progress bar goes back to the beginning of its line, but not to another line
             data = data.replace(b"\r", b"\n")
-        hits: list[list[int]] = [[] for _ in range(len(self.anchors) + 1)]
-        add = [each.append for each in hits]
-
-        def collect(number: int, _start: int, end: int, _flags: int, _context: object) -> None:
-            add[number](end)
-
-        if data:
-            self._database.scan(data, match_event_handler=collect)
-        piece = Piece(len(data), int(np.count_nonzero(marks)), bool(data) and not marks[-1])
+        hits = self._search(data)
+        piece = Piece(length, int(np.count_nonzero(marks)), open_line)
         text = Text(data, marks, last)
-        if hits[0]:
+        if len(hits[0]):
             piece.rank = ranks(text, hits[0])
         for (literal, numbers), ends in zip(self.anchors, hits[1:], strict=True):
-            if not ends:
+            if not len(ends):
                 continue
             if literal in self.sniffs:
                 piece.sniffed.add(literal)
@@ -135,9 +127,47 @@ class Scanner:
                     self._read_blocks(piece, text, number, part, ends, after)
         return piece
 
-    def _read_lines(self, piece: Piece, text: Text, number: int, part: Line, ends: list[int]) -> None:
+    def _search(self, data: bytes) -> list[Sequence[int]]:
+        """Return where each anchor ends, in order: first those of ranks' prefixes, then each of `anchors`.
+
+        Telling Python of a place costs more than finding it: an anchor that nearly every line held in the last stretch
+        is left out of the common search and found by numpy.
+        """
+        often = self._often
+        found: list[list[int]] = [[] for _ in range(len(self.anchors) + 1)]
+        add = [each.append for each in found]
+
+        def collect(number: int, _start: int, end: int, _flags: int, _context: object) -> None:
+            add[number](end)
+
+        if data:
+            self._database(often).scan(data, match_event_handler=collect)
+        hits: list[Sequence[int]] = list(found)
+        for number in often:
+            hits[number] = find_all(data, self.anchors[number - 1][0]).tolist()
+        self._often = frozenset(
+            number for number in range(1, len(hits)) if len(hits[number]) * _DENSE > len(data) > 1 << 16
+        )
+        return hits
+
+    def _database(self, without: frozenset[int]) -> Any:
+        """Return the compiled search for all anchors but some."""
+        if without not in self._databases:
+            wanted = [number for number in range(len(self.anchors) + 1) if number not in without]
+            texts = {number: re.escape(self.anchors[number - 1][0]) if number else RANK for number in wanted}
+            database = hyperscan.Database()
+            database.compile(
+                expressions=list(texts.values()),
+                ids=wanted,
+                flags=[0 if number else hyperscan.HS_FLAG_MULTILINE for number in wanted],
+            )
+            self._databases[without] = database
+        return self._databases[without]
+
+    def _read_lines(self, piece: Piece, text: Text, number: int, part: Line, ends: Sequence[int]) -> None:
         regex = part.regex
         starts: list[int] = []
+        pieces: list[bytes] = []
         lengths: list[int] = []
         if len(ends) > 64 and len(text.data) < len(ends) * _DENSE and text.longest_line < BEFORE:
             data = text.data
@@ -157,7 +187,7 @@ class Scanner:
             rows = [(each,) for each in rows]
         elif regex.groups == 0:
             rows = [()] * len(rows)
-        if rows and text.cut and _cut_short(part, rows[-1], text.data):
+        if rows and text.cut and text.data.find(b"\n", int(at[-1])) < 0 and _cut_short(part, rows[-1], text.data):
             rows, at = rows[:-1], at[:-1]
         columns, good = convert(rows, part)
         if good is not None:
@@ -167,7 +197,10 @@ class Scanner:
             found = Found(line, columns, diverged=_diverged(line, columns, rows, good, part))
             names = [column.name for column in part.columns]
             if part.table == "events" and "message" not in names and "message" not in part.constants:
-                found.extra["message"] = objects([text.line_at(int(each)) for each in at])
+                whole = pieces if len(starts) == len(at) == len(ends) else None
+                found.extra["message"] = objects(
+                    [shown_line(each) for each in whole] if whole else [text.line_at(int(each)) for each in at]
+                )
             if "time" not in names and part.table in _TIMED and (times := text.times(at)) is not None:
                 found.extra["time"] = times
             piece.found[number] = found
@@ -175,7 +208,7 @@ class Scanner:
         if windows > len(line) and not part.loose:
             piece.unread[number] = windows - len(line)
 
-    def _read_each(self, piece: Piece, text: Text, number: int, part: Each, ends: list[int]) -> None:
+    def _read_each(self, piece: Piece, text: Text, number: int, part: Each, ends: Sequence[int]) -> None:
         starts, _ = text.windows(ends)
         found = Found(np.empty(0, np.int64))
         done = -1
@@ -198,7 +231,7 @@ class Scanner:
             piece.first[number] = (found.records[0][1], text.line_at(starts[0] + 1))
 
     def _read_blocks(
-        self, piece: Piece, text: Text, number: int, part: Block, ends: list[int], after: Callable[[], bytes]
+        self, piece: Piece, text: Text, number: int, part: Block, ends: Sequence[int], after: Callable[[], bytes]
     ) -> None:
         starts, _ = text.windows(ends)
         found = Found(np.empty(0, np.int64))
@@ -231,7 +264,7 @@ def _cut_short(part: Line, row: tuple[bytes, ...], data: bytes) -> bool:
     last = max((index for index, text in enumerate(row) if text), default=None)
     if last is None or part.columns[last].kind.startswith("."):  # one with all its decimals is whole
         return False
-    return row[last][-1:].isdigit() and data.endswith(row[last])
+    return row[last][-1:] in b".0123456789" and data.endswith(row[last])
 
 
 def _pairs(

@@ -17,7 +17,7 @@ import numpy as np
 from hpcbench.parse.content import Content, assemble
 from hpcbench.parse.engine import Choice, Piece, Scanner, scanner
 from hpcbench.parse.rows import Rows, Tables, joined
-from hpcbench.parse.streams import STRETCH, Member, UnreadableError, members, stretches
+from hpcbench.parse.streams import STRETCH, Member, TruncatedError, UnreadableError, members, stretches
 
 _RANGE = 32 << 20  # bytes of a large file that one task reads
 _BATCH = 16 << 20  # bytes of small files that one task reads
@@ -185,7 +185,10 @@ def _read_range(file: str, start: int, stop: int, choice: Choice) -> Piece:
             stream.seek(end)
             return stream.read(_LOOK_AHEAD)
 
-        return scanner(choice).scan(data, last=end >= size, after=after)
+        piece = scanner(choice).scan(data, last=end >= size, after=after)
+        if piece.open_line and end < size:  # the rest of a line that is too long is left out, its end with it
+            piece.breaks, piece.open_line = piece.breaks + 1, False
+        return piece
 
 
 def _line_start(stream: IO[bytes], at: int) -> int:
@@ -203,7 +206,7 @@ def _read_stream(member: Member, chosen: Scanner, name: str) -> Content:
     def surviving(source: Iterator[tuple[bytes, bool]]) -> Iterator[bytes]:
         try:
             yield from (data for data, _ in source)
-        except UnreadableError as problem:  # what came before the damage stands
+        except TruncatedError as problem:  # what came before stands
             problems.append(str(problem))
 
     def pieces() -> Iterator[Piece]:
@@ -220,7 +223,7 @@ def _read_stream(member: Member, chosen: Scanner, name: str) -> Content:
                 yield chosen.scan(now, last=True)
 
     content = assemble(chosen, pieces(), lambda: b"".join(kept) if length <= _WHOLE else None, name)
-    if problems and not content.length:
+    if problems and not content.tables:
         raise UnreadableError(problems[0])
     content.unread += len(problems)
     return content

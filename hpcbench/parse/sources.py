@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from hpcbench.errors import RunError
 from hpcbench.formats import all_formats
 from hpcbench.metrics import COLUMNS, RESERVED
@@ -165,13 +167,16 @@ def _fits(number: float) -> bool:
 
 
 def name_cases(sources: Sequence[Source], pattern: re.Pattern[str] | None) -> None:
-    """Name the cases of logs that hpcbench did not launch: by `pattern`, else by what varies among their paths.
+    """Name the cases of logs that hpcbench did not launch: by a sidecar, `pattern`, or what varies among their paths.
 
     A folder is a case when it holds at most one log of each format; else each file is one, and files that differ only
     in their ending, or in a word like ``perf``, belong together.
     """
+    _read_sidecars(sources)
     if pattern is not None:
         for source in sources:
+            if source.parameters:
+                continue
             for match in pattern.finditer(source.shown):
                 found = {name: _typed(text) for name, text in match.groupdict().items() if text is not None}
                 source.parameters |= found
@@ -180,7 +185,8 @@ def name_cases(sources: Sequence[Source], pattern: re.Pattern[str] | None) -> No
     places = [source.shown.rpartition("/")[0] for source in unlabelled]
     kinds = [(place, kind) for place, source in zip(places, unlabelled, strict=True) for kind in _kinds(source)]
     by_folder = len(set(kinds)) == len(kinds) and (len(set(places)) > 1 or not kinds)
-    parts = places if by_folder else [_stem(source.shown) for source in unlabelled]
+    alone = len(set(places)) == len(places)  # the name of the only log of a folder tells something too
+    parts = places if by_folder and not alone else [_stem(source.shown) for source in unlabelled]
     for source, varying in zip(unlabelled, _varying(parts), strict=True):
         if varying:
             source.parameters |= varying
@@ -196,6 +202,41 @@ def name_cases(sources: Sequence[Source], pattern: re.Pattern[str] | None) -> No
         for repeat, part in enumerate(_repeats(members), 1):
             for source in part:
                 source.case, source.repeat = case if repeat == 1 else f"{case}-r{repeat}", repeat
+
+
+def _read_sidecars(sources: Sequence[Source]) -> None:
+    """Take the parameters of a case from a file beside its logs.
+
+    For ``NAME.log`` that is ``NAME.params.yaml`` or ``.json``, for all logs of a folder ``params.yaml`` or ``.json``:
+    names and plain values.
+    """
+    known: dict[Path, dict[str, Any]] = {}
+    for source in sources:
+        stem = source.path.name.split(".")[0]
+        for name in (f"{stem}.params.yaml", f"{stem}.params.json", "params.yaml", "params.json"):
+            file = source.path.with_name(name)
+            if file not in known:
+                known[file] = _sidecar(file)
+            if known[file]:
+                source.parameters |= known[file]
+                source.parameters_from = "sidecar"
+                break
+
+
+def _sidecar(file: Path) -> dict[str, Any]:
+    try:
+        if file.stat().st_size > 1 << 20:
+            return {}
+        found = yaml.safe_load(file.read_bytes())  # JSON is YAML
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):
+        return {}
+    plain = found.items() if isinstance(found, dict) else ()
+    return {
+        name: _value(value)
+        for name, value in plain
+        if isinstance(name, str) and _PARAMETER.fullmatch(name) and name not in RESERVED
+        and isinstance(value, str | int | float)
+    }  # fmt: skip
 
 
 def _stem(path: str) -> str:
@@ -223,10 +264,15 @@ def _repeats(sources: Sequence[Source]) -> list[list[Source]]:
     return parts
 
 
+def is_one_of_several(source: Source) -> bool:
+    """Tell whether a log is of a kind of which a case leaves many files."""
+    known = all_formats()
+    return any(kind in known and known[kind].several for kind in source.formats)
+
+
 def _kinds(source: Source) -> list[str]:
     """Return the formats of a log of which a case has but one file."""
-    known = all_formats()
-    return [kind for kind in source.formats if kind not in known or not known[kind].several]
+    return [] if is_one_of_several(source) else source.formats
 
 
 # a name and a number in a path: bs256, threads=8, lr_0.001
@@ -248,6 +294,8 @@ def _varying(stems: Sequence[str]) -> list[dict[str, Any]]:
         return [{} for _ in stems]
     start = os.path.commonprefix(stems).rpartition("/")[0]  # noqa: RUF071 - by letter, then whole folders
     rest = [stem[len(start) :].strip("/") for stem in stems]
+    while len({each.rpartition("/")[2] for each in rest}) == 1:  # a/train, b/train
+        rest = [each.rpartition("/")[0] for each in rest]
     pairs = [{name: (pair, value) for pair, name, value in _pairs(each)} for each in rest]
     shared = [name for name in pairs[0] if all(name in each for each in pairs)]
     axes = [name for name in shared if len({each[name][1] for each in pairs}) > 1]

@@ -8,8 +8,10 @@ import gzip
 import io
 import lzma
 import re
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,12 @@ _ENCODINGS = ((codecs.BOM_UTF8, ""), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BO
               (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))  # fmt: skip
 # A packed log is some 5 to 50 times smaller than itself; what grows without end is not one.
 _FREE, _GROWTH = 1 << 30, 500
+_PIECE = 4 << 10  # bytes asked of a reader that gives nothing of a piece in which it finds damage
+# what readers of packed files and archives raise where these are damaged
+_DAMAGE = (
+    OSError, EOFError, ValueError, LookupError, ArithmeticError, RuntimeError, lzma.LZMAError, zlib.error, struct.error,
+    zipfile.BadZipFile, tarfile.TarError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,10 @@ class Member:
 
 class UnreadableError(Exception):
     """A file holds no text that could be read; the message says what it is."""
+
+
+class TruncatedError(UnreadableError):
+    """A packed file ends too early. What came before is true, which nobody knows where a checksum is wrong."""
 
 
 def members(file: Path) -> Iterator[Member]:
@@ -68,46 +80,79 @@ def members(file: Path) -> Iterator[Member]:
     yield Member("", lambda: file.open("rb"), plain=not any(head.startswith(mark) for mark, _ in _ENCODINGS))
 
 
-def _opener(file: Path, kind: str) -> Callable[[], IO[bytes]]:
-    def unpacked() -> IO[bytes]:
+def _opener(file: Path, kind: str) -> Callable[[], _Bounded]:
+    def unpacked() -> _Bounded:
         raw: Any = file.open("rb")
         if kind == "gz":
-            return _Bounded(gzip.GzipFile(fileobj=raw), raw)
+            return _Bounded(gzip.GzipFile(fileobj=raw).read1, raw.tell, raw, 64 * _PIECE)
         if kind == "xz":
-            return _Bounded(lzma.LZMAFile(raw), raw)
+            return _Bounded(lzma.LZMAFile(raw).read1, raw.tell, raw, 64 * _PIECE)
         if kind == "bz2":
-            return _Bounded(bz2.BZ2File(raw), raw)
+            return _Bounded(bz2.BZ2File(raw).read1, raw.tell, raw, 64 * _PIECE)
         if kind == "zst":
             import pyarrow as pa
 
-            return _Bounded(pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd"), raw)
-        return raw  # type: ignore[no-any-return]
+            return _Bounded(pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd").read, raw.tell, raw)
+        return _Bounded(raw.read, raw.tell, raw, STRETCH)
 
     return unpacked
 
 
-class _Bounded(io.RawIOBase, BinaryIO):
-    """A packed stream that ends where it is damaged, and raises `UnreadableError` where it grows without end."""
+class _Given:
+    """How many bytes came out of a file."""
 
-    def __init__(self, stream: Any, raw: IO[bytes]) -> None:
-        self._stream, self._raw, self._given = stream, raw, 0
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
+class _Bounded(io.RawIOBase, BinaryIO):
+    """A packed stream: `UnreadableError` where it is damaged, after all that is before, or grows without end.
+
+    `read` gives the next bytes, at most `piece`; `taken` tells how many of the file's they were made of. Logs of one
+    archive share `given`: many of them may grow as one does.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[int], bytes],
+        taken: Callable[[], int],
+        closes: IO[bytes],
+        piece: int = _PIECE,
+        given: _Given | None = None,
+    ) -> None:
+        self._read, self.taken, self._closes, self._piece = read, taken, closes, piece
+        self._given = given or _Given()
+        self._problem: UnreadableError | None = None
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
-        try:
-            data: bytes = self._stream.read(size if size >= 0 else STRETCH)
-        except (OSError, EOFError, lzma.LZMAError, ValueError) as error:
-            raise UnreadableError(f"damaged: {error}") from None
-        self._given += len(data)
-        if self._given > _FREE and self._given > _GROWTH * self._raw.tell():
-            raise UnreadableError(f"grows beyond {_GROWTH} times its size")
-        return data
+        parts: list[bytes] = []
+        left = size if size >= 0 else STRETCH
+        while left and self._problem is None:
+            try:
+                data = self._read(min(left, self._piece))
+            except UnreadableError as error:  # of the packed file that an archive is in
+                self._problem = error
+                break
+            except _DAMAGE as error:
+                short = isinstance(error, EOFError) or str(error).startswith(("Truncated", "unexpected end"))
+                self._problem = (TruncatedError if short else UnreadableError)(f"damaged: {error}")
+                break
+            if not data:
+                break
+            parts.append(data)
+            left -= len(data)
+            self._given.bytes += len(data)
+            if self._given.bytes > _FREE and self._given.bytes > _GROWTH * self.taken():
+                self._problem = UnreadableError(f"grows beyond {_GROWTH} times its size")
+        if self._problem is not None and not parts:
+            raise self._problem
+        return b"".join(parts)
 
     def close(self) -> None:
-        self._stream.close()
-        self._raw.close()
+        self._closes.close()
         super().close()
 
 
@@ -121,44 +166,53 @@ def _peek(open_stream: Callable[[], IO[bytes]], size: int) -> bytes:
 
 def _zip_members(file: Path) -> Iterator[Member]:
     try:
-        with zipfile.ZipFile(file) as archive:
-            names = [each for each in archive.infolist() if not each.is_dir()]
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        archive = zipfile.ZipFile(file)
+    except _DAMAGE as error:
         raise UnreadableError(f"damaged: {error}") from None
-    if any(re.search(r"(?:^|/)data\.pkl$|\.npy$", each.filename) for each in names):  # saved weights, not logs
-        raise UnreadableError("binary")
+    with archive:
+        names = [each for each in archive.infolist() if not each.filename.endswith("/")]
+        if any(re.search(r"(?:^|/)data\.pkl$|\.npy$", each.filename) for each in names):  # saved weights, not logs
+            raise UnreadableError("binary")
+        size, given = file.stat().st_size, _Given()
 
-    def opener(name: str) -> Callable[[], IO[bytes]]:
-        def unpacked() -> IO[bytes]:
-            raw = file.open("rb")
-            try:
-                return _Bounded(zipfile.ZipFile(raw).open(name), raw)
-            except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError) as error:
-                raw.close()
-                raise UnreadableError(f"damaged: {error}") from None
+        def opener(each: zipfile.ZipInfo) -> Callable[[], IO[bytes]]:
+            def unpacked() -> IO[bytes]:
+                try:
+                    stream: Any = archive.open(each)
+                except _DAMAGE as error:
+                    raise UnreadableError(f"damaged: {error}") from None
+                return _Bounded(stream.read1, lambda: size, stream, given=given)
 
-        return unpacked
+            return unpacked
 
-    for each in names:
-        yield Member(each.filename, opener(each.filename))
+        for each in names:
+            yield Member(each.filename, opener(each))
 
 
-def _tar_members(open_packed: Callable[[], IO[bytes]]) -> Iterator[Member]:
+def _tar_members(open_packed: Callable[[], _Bounded]) -> Iterator[Member]:
     """Yield the plain files of a tar; each is read when the archive is at its place, so they are read in order."""
     try:
         with open_packed() as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+            given = _Given()
+
+            def opener(content: Any) -> Callable[[], IO[bytes]]:
+                return lambda: _Bounded(content.read1, stream.taken, content, given=given)
+
             for each in archive:
                 content = archive.extractfile(each) if each.isfile() else None
                 if content is not None:
-                    yield Member(each.name, lambda content=content: content)  # type: ignore[misc]
-    except (tarfile.TarError, UnreadableError, OSError, EOFError, ValueError) as error:
+                    yield Member(each.name, opener(content))
+            while stream.read(STRETCH):  # the checksum of a packed one stands at its end
+                pass
+    except _DAMAGE as error:
         raise UnreadableError(f"damaged: {error}") from None
 
 
 def stretches(stream: IO[bytes], size: int = STRETCH) -> Iterator[tuple[bytes, bool]]:
     """Yield the bytes of a stream in stretches that end where a line ends, and with each whether it is the last.
 
-    UTF-16 and UTF-32 come as UTF-8; every other encoding as it is. A line longer than `size` is cut.
+    UTF-16 and UTF-32 come as UTF-8; every other encoding as it is. A line longer than `size` is cut. Raises
+    `UnreadableError` where the stream is damaged, after what came before.
     """
     head = stream.read(4)
     mark, encoding = next(((mark, name) for mark, name in _ENCODINGS if head.startswith(mark)), (b"", ""))
@@ -166,20 +220,29 @@ def stretches(stream: IO[bytes], size: int = STRETCH) -> Iterator[tuple[bytes, b
     if not encoding:
         head = head[len(mark) :]
     rest, ended = b"", False
+    problem: UnreadableError | None = None
     while not ended:
         parts, length = [head], len(head)
         head = b""
         while length < size and not ended:
-            parts.append(stream.read(size - length))
+            try:
+                parts.append(stream.read(size - length))
+            except UnreadableError as error:  # what came before the damage stands
+                problem = error
+                parts.append(b"")
             length += len(parts[-1])
             ended = not parts[-1]
         data = b"".join(parts)
         if recode is not None:
             data = recode.decode(data, ended).encode("utf-8", errors="replace")
         data = rest + data
-        cut = len(data) if ended or len(rest) >= size else data.rfind(b"\n") + 1
+        cut = len(data) if ended else data.rfind(b"\n") + 1
+        if not cut and len(rest) >= size:
+            cut = len(data)
         rest = data[cut:]
         yield data[:cut], ended
+    if problem is not None:
+        raise problem
 
 
 _COLOUR = re.compile(rb"\x1b(?:\[[0-9;:?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)|[()][0-9A-B])")

@@ -149,7 +149,9 @@ def _column(name: str, values: Array) -> Any:
         texts = [None if value is None or value != value else str(value) for value in values.tolist()]  # noqa: PLR0124
         return pd.array(texts, dtype="string").fillna("")
     if name in ("warmup", "steady"):
-        return np.array([value == 1 for value in values.tolist()], dtype=bool)
+        return (
+            values == 1 if values.dtype != object else np.array([value == 1 for value in values.tolist()], dtype=bool)
+        )
     if values.dtype != object:
         return values
     if name not in NUMBERS and any(isinstance(value, str) for value in values.tolist()):

@@ -16,6 +16,8 @@ BEFORE, AFTER = 4 << 10, 16 << 10  # of a line that is longer only so much is lo
 RANK = rb"^(?:\[(?:default|[Rr]ank ?)?\d{1,6}\]|\d{1,5}: )"  # what a launcher writes before the lines of a rank
 _RANK_OF = re.compile(rb"\[?(?:default|[Rr]ank ?)?(\d{1,6})")
 _STAMP = re.compile(rb"(?:[ \t]|\[[A-Za-z]{0,10} ?\d{0,6}\]:? ?|\d{1,5}: |\[){0,3}(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)")
+_CLOCK = [11, 12, 14, 15, 17, 18]  # hours, minutes and seconds of a stamp
+_SECONDS = np.array([36000, 3600, 600, 60, 10, 1], np.int32)
 _DIGITS = [0, 1, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18]  # of a stamp
 
 
@@ -24,7 +26,7 @@ class Text:
 
     def __init__(self, data: bytes, marks: Array, last: bool) -> None:
         self.data, self.last = data, last
-        self.cut = last and not data.endswith(b"\n")
+        self.cut = not data.endswith(b"\n")  # the last line of a file, or one that is too long
         self._marks = marks
         self._index: tuple[Array, Array] | None = None
 
@@ -80,22 +82,24 @@ class Text:
         else:
             starts = np.array([self.data.rfind(b"\n", 0, max(0, each - 1)) + 1 for each in at.tolist()]) + offset
         letters = np.frombuffer(self.data + b" " * 32, np.uint8)[starts[:, None] + np.arange(23)]
-        digits = letters.astype(np.int16) - 48
-        good = ((digits[:, _DIGITS] >= 0) & (digits[:, _DIGITS] <= 9)).all(axis=1)
-        good &= (letters[:, [4, 7]] == 45).all(axis=1) & (letters[:, [13, 16]] == 58).all(axis=1)
-        days, index = np.unique(np.ascontiguousarray(letters[:, :10]).view("S10").ravel(), return_inverse=True)
+        digits = letters - np.uint8(48)  # what is no digit is above 9
+        good = (digits[:, _DIGITS] <= 9).all(axis=1) & (letters[:, [13, 16]] == 58).all(axis=1)
+        seconds = self._days(letters[:, :10]) + digits[:, _CLOCK].astype(np.int32) @ _SECONDS
+        point = (letters[:, 19] == 44) | (letters[:, 19] == 46)
+        fraction = point & (digits[:, 20:23] <= 9).all(axis=1)
+        thousandths = digits[:, 20:23].astype(np.int32) @ np.array([100, 10, 1], np.int32)
+        return np.where(good, seconds + np.where(fraction, thousandths, 0) / 1000, np.nan)
+
+    def _days(self, letters: Array) -> Array:
+        """Return when days such as ``2025-10-13`` began, in seconds since 1970."""
+        alike = bool((letters == letters[0]).all())
+        names = np.ascontiguousarray(letters[:1] if alike else letters).view("S10").ravel()
+        days, index = np.unique(names, return_inverse=True)
         seconds = np.full(len(days), np.nan)
         for number, day in enumerate(days.tolist()):
             with suppress(ValueError):
                 seconds[number] = stamp(day.decode(errors="replace"))
-        clock = np.zeros(len(at))
-        for column, weight in ((11, 36000), (12, 3600), (14, 600), (15, 60), (17, 10), (18, 1)):
-            clock += digits[:, column] * float(weight)
-        fraction = ((letters[:, 19] == 44) | (letters[:, 19] == 46)) & (
-            (digits[:, 20:23] >= 0) & (digits[:, 20:23] <= 9)
-        ).all(axis=1)
-        clock += np.where(fraction, digits[:, 20:23] @ np.array([100, 10, 1]) / 1000, 0)
-        return np.where(good, seconds[index] + clock, np.nan)
+        return np.asarray(np.full(len(letters), seconds[0]) if alike else seconds[index])
 
     def whole_line(self, start: int) -> bytes | None:
         """Return the line that begins at `start`, or None where it is cut short or has no end in sight."""
@@ -108,11 +112,34 @@ class Text:
         """Return the text of the line around a position, fit to be shown."""
         start = max(self.data.rfind(b"\n", max(0, at - 300), max(0, at - 1)) + 1, at - 300, 0)
         stop = self.data.find(b"\n", max(0, at - 1), at + 300)
-        words = " ".join(self.data[start : at + 300 if stop < 0 else stop].decode(errors="replace").split())
-        return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in words)[:500]
+        return shown_line(self.data[start : at + 300 if stop < 0 else stop])
 
 
-def ranks(text: Text, ends: list[int]) -> tuple[Array, Array]:
+def shown_line(line: bytes) -> str:
+    """Write a line of a log so that it can be shown: single blanks, no control characters, at most 500 letters."""
+    words = " ".join(line[:2000].decode(errors="replace").split())
+    if not words.isprintable():
+        words = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in words)
+    return words[:500]
+
+
+def find_all(data: bytes, text: bytes) -> Array:
+    """Return where each occurrence of a text of three letters or more ends."""
+    width = 8 if len(text) >= 8 else 4 if len(text) >= 4 else 2
+    if len(data) < len(text):
+        return np.empty(0, np.int64)
+    kind = np.dtype(f"<u{width}")
+    # every place in the data as a number of `width` bytes
+    windows = np.ndarray(len(data) - width + 1, kind, data, strides=(1,))
+    found = np.flatnonzero(windows == np.frombuffer(text, kind, 1)[0])
+    found = found[found <= len(data) - len(text)]
+    rest = np.frombuffer(text, np.uint8)[width:]
+    letters = np.frombuffer(data, np.uint8)
+    same = (letters[found[:, None] + np.arange(width, len(text))] == rest).all(axis=1)
+    return np.asarray(found[same] + len(text))
+
+
+def ranks(text: Text, ends: Sequence[int]) -> tuple[Array, Array]:
     """Return the lines of ranks' prefixes that end at `ends`, and the rank of each."""
     lines = text.line_of(np.asarray(ends))
     ranks = []

@@ -430,3 +430,67 @@ def test_parse_is_in_the_package_itself(tmp_path):
 
 
 # What `status` shows of a log that still grows.
+
+
+# Parameters of logs that hpcbench did not launch.
+
+
+@pytest.mark.parametrize(("paths", "parameters"), [
+    (["bs64/threads2.log", "bs256/threads4.log"], [{"bs": 64, "threads": 2}, {"bs": 256, "threads": 4}]),
+    (["omp1.log", "omp16.log"], [{"omp": 1}, {"omp": 16}]),
+    (["lr=0.1_x.log", "lr=0.01_x.log"], [{"lr": 0.1}, {"lr": 0.01}]),
+    (["llama/t1.log", "gpt/t1.log"], [{"log": "llama"}, {"log": "gpt"}]),
+    (["bs1-run1.log", "bs2-run1.log"], [{"bs": 1}, {"bs": 2}]),
+    (["slurm-100.out", "slurm-200.out"], [{"log": "slurm-100"}, {"log": "slurm-200"}]),
+])  # fmt: skip
+def test_names_and_numbers_that_vary_among_paths_are_parameters(tmp_path, paths, parameters):
+    for path in paths:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(written.llmc([9, 1]))
+    metrics = parse(tmp_path)
+    by_path = {Path(row["path"]).relative_to(tmp_path).as_posix(): row for row in metrics.sources.to_dict("records")}
+    assert [{name: by_path[path][name] for name in metrics.parameters} for path in paths] == parameters
+    assert set(metrics.sources.parameters_from) == {"path"}
+
+
+def test_numbered_runs_of_one_point_are_its_repeats(tmp_path):
+    for threads in (1, 2):
+        for run in (1, 2, 3):
+            (tmp_path / f"threads{threads}-run{run}.log").write_text(written.llmc([9, 1]))
+    cases = parse(tmp_path).cases
+    assert sorted(cases.repeat) == [1, 1, 2, 2, 3, 3]
+    assert sorted(cases.threads) == [1, 1, 1, 2, 2, 2]
+
+
+def test_a_file_beside_a_log_tells_its_parameters(tmp_path):
+    (tmp_path / "a.log").write_text(written.llmc([9, 1]))
+    (tmp_path / "a.params.yaml").write_text("model: llama\nbatch: 4\ncase: no column of ours\nlist: [1]\n")
+    (tmp_path / "b.log").write_text(written.llmc([9, 1]))
+    (tmp_path / "params.json").write_text('{"model": "gpt", "batch": 8}')
+    metrics = parse(tmp_path)
+    logs = metrics.sources[metrics.sources.records > 0]
+    assert list(logs.model) == ["llama", "gpt"]
+    assert list(logs.batch) == [4, 8]
+    assert set(logs.parameters_from) == {"sidecar"}
+
+
+@pytest.mark.parametrize("text", ["[1]", "a: b: c", "\0", "x" * (2 << 20), "&a [*a]", "!!python/object:os.system {}"])
+def test_a_sidecar_of_anything_harms_nothing(tmp_path, text):
+    (tmp_path / "a.log").write_text(written.llmc([9, 1]))
+    (tmp_path / "params.yaml").write_text(text)
+    assert len(parse(tmp_path).steps) == 2
+
+
+def test_ranks_results_are_one_case(tmp_path):
+    for size in (1, 2):
+        for rank in range(size):
+            for epoch in range(3):
+                file = tmp_path / f"world_size{size}" / f"rank{rank}_results_epoch{epoch}.json"
+                file.parent.mkdir(exist_ok=True)
+                result = {"validation_loss": 5.0, "training_time": 100.0 / size + rank + 50 * (epoch == 0)}
+                file.write_text(json.dumps({**result, "tokens_per_sec": 1000.0}))
+    [comparison] = compare(parse(tmp_path))
+    one, two = comparison.rows
+    assert (one.point, two.point) == ({"world_size": 1}, {"world_size": 2})
+    assert (one.metrics["duration"].mean, two.metrics["duration"].mean) == (100, 50.5)
+    assert (one.metrics["tokens_per_second"].mean, two.metrics["tokens_per_second"].mean) == (1000, 2000)
