@@ -10,13 +10,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from hpcbench.errors import RunError
-from hpcbench.formats import all_formats
+from hpcbench.formats import known
 from hpcbench.metrics import COLUMNS, RESERVED
 from hpcbench.run import Run
 
@@ -210,17 +211,15 @@ def _read_sidecars(sources: Sequence[Source]) -> None:
     For ``NAME.log`` that is ``NAME.params.yaml`` or ``.json``, for all logs of a folder ``params.yaml`` or ``.json``:
     names and plain values.
     """
-    known: dict[Path, dict[str, Any]] = {}
+    beside: dict[str, dict[str, dict[str, Any]]] = {}  # folder → stem of a log, or nothing for all → parameters
     for source in sources:
-        stem = source.path.name.split(".")[0]
-        for name in (f"{stem}.params.yaml", f"{stem}.params.json", "params.yaml", "params.json"):
-            file = source.path.with_name(name)
-            if file not in known:
-                known[file] = _sidecar(file)
-            if known[file]:
-                source.parameters |= known[file]
-                source.parameters_from = "sidecar"
-                break
+        folder, _, name = source.shown.rpartition("/")
+        if folder not in beside:
+            files = [*source.path.parent.glob("*params.yaml"), *source.path.parent.glob("*params.json")]
+            beside[folder] = {file.name.rpartition("params.")[0].rstrip("."): _sidecar(file) for file in files}
+        if found := beside[folder].get(name.split(".")[0]) or beside[folder].get(""):
+            source.parameters |= found
+            source.parameters_from = "sidecar"
 
 
 def _sidecar(file: Path) -> dict[str, Any]:
@@ -266,8 +265,12 @@ def _repeats(sources: Sequence[Source]) -> list[list[Source]]:
 
 def is_one_of_several(source: Source) -> bool:
     """Tell whether a log is of a kind of which a case leaves many files."""
-    known = all_formats()
-    return any(kind in known and known[kind].several for kind in source.formats)
+    return any(kind in _several() for kind in source.formats)
+
+
+@lru_cache(maxsize=1)
+def _several() -> frozenset[str]:
+    return frozenset(name for name, each in known(()).items() if each.several)
 
 
 def _kinds(source: Source) -> list[str]:
