@@ -179,8 +179,10 @@ class Scanner:
             windows = len(starts)
         rows: list[Any] = regex.findall(data)
         # each match holds an anchor of its own: as many of both are pairs, in order
+        begins = None
         if len(rows) == len(ends):
             at = np.asarray(ends)
+            begins = np.asarray(starts) if len(starts) == len(ends) else None
         else:
             rows, at = _pairs(regex, data, starts, lengths)
         if regex.groups == 1:
@@ -189,9 +191,11 @@ class Scanner:
             rows = [()] * len(rows)
         if rows and text.cut and text.data.find(b"\n", int(at[-1])) < 0 and _cut_short(part, rows[-1], text.data):
             rows, at = rows[:-1], at[:-1]
+            begins = None if begins is None else begins[:-1]
         columns, good = convert(rows, part)
         if good is not None:
             at = at[good]
+            begins = None if begins is None else begins[good]
         line = text.line_of(at)
         if len(line):
             found = Found(line, columns, diverged=_diverged(line, columns, rows, good, part))
@@ -201,7 +205,7 @@ class Scanner:
                 found.extra["message"] = objects(
                     [shown_line(each) for each in whole] if whole else [text.line_at(int(each)) for each in at]
                 )
-            if "time" not in names and part.table in _TIMED and (times := text.times(at)) is not None:
+            if "time" not in names and part.table in _TIMED and (times := text.times(at, begins)) is not None:
                 found.extra["time"] = times
             piece.found[number] = found
             piece.first[number] = (int(line[0]), text.line_at(int(at[0])))

@@ -67,17 +67,19 @@ class Text:
             pieces.append(data[start:stop])
         return starts, pieces
 
-    def times(self, at: Array) -> Array | None:
+    def times(self, at: Array, begins: Array | None = None) -> Array | None:
         """Return when the lines of positions were written, where they begin with a date and time: seconds since 1970.
 
-        A stamp that names no zone is taken as UTC.
+        `begins` says where the lines begin, where that is known. A stamp that names no zone is taken as UTC.
         """
         sample = self.data.rfind(b"\n", 0, max(0, int(at[0]) - 1)) + 1
         match = _STAMP.match(self.data, sample)
         if match is None:
             return None
         offset = match.start(1) - sample
-        if len(at) > 500:
+        if begins is not None and len(begins) == len(at):
+            starts = begins + offset
+        elif len(at) > 500:
             starts = self._begins[np.searchsorted(self._begins, at - 1, side="right") - 1] + offset
         else:
             starts = np.array([self.data.rfind(b"\n", 0, max(0, each - 1)) + 1 for each in at.tolist()]) + offset
