@@ -107,7 +107,8 @@ def compare(metrics: Metrics, baseline: Mapping[str, str] | None = None) -> list
 
     `baseline` names the point that ratios are against, as text (``{"threads": "1"}``; ``first`` is the first value);
     without it, and for a benchmark that has no such point, the benchmark's own is used, else the first value of a
-    scaling axis or of the only axis. Raises `UsageError` for a baseline that is in none of the sweeps.
+    scaling axis or of the only axis, unless that is what has no name. Raises `UsageError` for a baseline that is in
+    none of the sweeps.
     """
     cases = metrics.cases
     comparisons, refused = [], []
@@ -301,7 +302,8 @@ def _baseline(
             chosen[name] = value if value in values else values[0]
     if not chosen and axes:
         scaling = [name for name in axes if name in SCALING]
-        natural = scaling[0] if scaling else axes[0] if len(axes) == 1 else None
+        # logs that differ in nothing that has a name may be of anything: which is faster says nothing
+        natural = scaling[0] if scaling else axes[0] if len(axes) == 1 and axes != ("log",) else None
         if natural is not None:
             chosen[natural] = _values(points, natural)[0]
     return chosen

@@ -50,8 +50,10 @@ def comparison_table(comparison: Comparison) -> tuple[list[str], list[list[str]]
     for axis in comparison.axes:
         add(with_unit(axis, comparison.units.get(axis, "")), (axis_value(row.point[axis]) for row in rows))
     # a case that completed but whose log is gone is in no mean
-    first = comparison.metrics[:1]
-    counts = [(len(row.metrics[first[0]].values) if first else row.completed, len(row.cases)) for row in rows]
+    counts = [
+        (max((len(spread.values) for spread in row.metrics.values()), default=row.completed), len(row.cases))
+        for row in rows
+    ]
     add("runs", (str(done) if done == planned else f"{done} of {planned}" for done, planned in counts))
     for index, name in enumerate(comparison.metrics):
         spreads = [row.metrics[name] for row in rows]
