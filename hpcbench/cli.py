@@ -340,6 +340,8 @@ def parse(
     from hpcbench.report import plain, section, section_json
 
     chosen = paths or tuple(_latest(logs))
+    if csv and output is None:
+        raise UsageError("--csv: say where to write the tables, with -o DIR")
     if explain_format:
         _explain_formats(chosen, as_json)
         return
@@ -542,6 +544,7 @@ def _explain_formats(paths: Sequence[Path], as_json: bool) -> None:
             click.echo(f"  could not be read: {problem}")
         for each in evidence:
             unread = f", {_plural(each.unread, 'line')} with its words could not be read" if each.unread else ""
+            unread += f" (the first is line {each.first_unread})" if each.unread and each.first_unread else ""
             click.echo(f"  {each.format}: {_plural(each.rows, 'record')}{unread}")
             click.echo(f"    line {each.line}: {each.text}")
         if not evidence and not problem:

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from hpcbench.metrics import COUNTED, quantity, rows
+from hpcbench.metrics import COUNTED, quantity, rows, shown
 from hpcbench.run import FINAL, CaseState, Run
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hpcbench.parse.growing import Growing
 
 _COLOURS = {"completed": "green", "running": "cyan", "queued": "default", "planned": "default", "submitting": "cyan"}
+_MAX_FAILURES = 20  # lines
 _MAX_ROWS = 30  # in the live table: what runs, then the latest that ended and the next that wait
 
 
@@ -59,6 +60,7 @@ def live(run: Run) -> Iterator[Callable[[list[CaseState]], None]]:
 
 def comparison(metrics: Metrics, comparisons: Sequence[Comparison]) -> None:
     """Print the comparison tables, then what failed and what was not read."""
+    from hpcbench.report.markdown import FAILURE_KINDS, ranges
     from hpcbench.report.view import comparison_table
 
     console = _console()
@@ -72,10 +74,19 @@ def comparison(metrics: Metrics, comparisons: Sequence[Comparison]) -> None:
             for row in lines:
                 table.add_row(*(Text(cell) for cell in row))
             console.print(table)
+            if each.warmup:
+                console.print(Text(f"not steady, in no mean: step {ranges(each.warmup)}"))
+    shown_events = metrics.events[metrics.events["kind"].isin(FAILURE_KINDS)]
+    for event in list(rows(shown_events))[:_MAX_FAILURES]:
+        what = f"{event.source}:{event.line}: {event.kind.replace('_', ' ')}: {event.message}"
+        console.print(Text(shown(what, 200), style="red"))
+    if len(shown_events) > _MAX_FAILURES:
+        console.print(Text(f"and {len(shown_events) - _MAX_FAILURES} more failures"))
     failed = metrics.cases[~metrics.cases["state"].isin(COUNTED)]
     for case in rows(failed):
         console.print(Text(f"{case.case}: {str(case.state).replace('_', ' ')}, {case.reason}", style="red"))
-    unknown = metrics.sources[(metrics.sources["format"] == "") & (metrics.sources["bytes"] > 0)]
+    nothing = (metrics.sources["format"] == "") & (metrics.sources["records"] == 0)
+    unknown = metrics.sources[nothing & (metrics.sources["bytes"] > 0)]
     unread = int(metrics.sources["unread"].sum())
     read = int((metrics.sources["records"] > 0).sum())
     console.print(

@@ -331,7 +331,7 @@ def _number(record: Mapping[str, Any], key: str) -> float | None:
 
 def _read_json(file: Path) -> dict[str, Any] | None:
     try:
-        value = json.loads(file.read_bytes())
+        value = json.loads(file.read_bytes()) if file.is_file() else None  # a pipe would be waited for without end
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -25,6 +25,9 @@ _WORDS = {
 }  # fmt: skip
 
 
+_ROUNDING = 1.001  # stamps and step times are printed with few digits
+
+
 @dataclass(frozen=True)
 class Span:
     """A stretch of a case's time, in seconds since 1970, that is of one phase."""
@@ -37,17 +40,23 @@ class Span:
 def phases(metrics: Metrics) -> pd.DataFrame:
     """Return one row a case and phase: run, case, phase, duration in seconds, share of the wall time.
 
-    The durations of a case add up to its wall time; what nothing tells of is ``other``. A case whose logs tell no time
-    has no rows.
+    The durations of a case add up to its wall time; what nothing tells of is ``other``. A case whose logs tell no time,
+    or more than its wall time, has no rows.
     """
     import pandas as pd
 
-    of_source = metrics.owners()
+    paths: dict[tuple[str, str], list[str]] = {}
+    for path, key in metrics.owners().items():
+        paths.setdefault(key, []).append(path)
+    tables = {name: getattr(metrics, name) for name in ("events", "steps", "counters")}
+    places = {name: table.groupby("source", sort=False).indices for name, table in tables.items()}
     found: list[dict[str, object]] = []
     for case in rows(metrics.cases):
-        paths = [path for path, key in of_source.items() if key == (case.run, case.case)]
-        events, steps = (table[table["source"].isin(paths)] for table in (metrics.events, metrics.steps))
-        durations = _of_case(events, steps, _wall(metrics, paths))
+        own = {}
+        for name, table in tables.items():
+            parts = [places[name][path] for path in paths.get((case.run, case.case), ()) if path in places[name]]
+            own[name] = table.iloc[np.sort(np.concatenate(parts))] if parts else table.iloc[:0]
+        durations = _of_case(own["events"], own["steps"], _wall(own["counters"]))
         total = sum(durations.values())
         found += [
             {"run": case.run, "case": case.case, "phase": phase, "duration": durations[phase],
@@ -57,11 +66,10 @@ def phases(metrics: Metrics) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["run", "case", "phase", "duration", "share"])
 
 
-def _wall(metrics: Metrics, paths: Sequence[str]) -> float:
+def _wall(counters: pd.DataFrame) -> float:
     """Return the wall time that something measured of a case, the longest (it includes the others), or NaN."""
-    counters = metrics.counters
-    mask = counters["source"].isin(paths) & (counters["name"] == "wall_time")
-    return float(counters.loc[mask, "value"].max()) if mask.any() else math.nan
+    values = counters.loc[counters["name"] == "wall_time", "value"]
+    return float(values.max()) if len(values) else math.nan
 
 
 def _of_case(events: pd.DataFrame, steps: pd.DataFrame, wall: float) -> dict[str, float]:
@@ -79,8 +87,8 @@ def _of_case(events: pd.DataFrame, steps: pd.DataFrame, wall: float) -> dict[str
     known = sum(durations.values())
     if math.isnan(wall):
         return durations
-    if known > wall > 0:  # ranks or logs of a case that overlap: nothing can be told apart
-        return {phase: duration * wall / known for phase, duration in durations.items()}
+    if known > wall * _ROUNDING:  # logs of a case that overlap, or several runs in one: nothing can be told apart
+        return {}
     return {**durations, "other": durations.get("other", 0.0) + wall - known}
 
 
@@ -114,6 +122,7 @@ def _stepping(steps: pd.DataFrame, events: pd.DataFrame, spans: Sequence[Span]) 
     """Return the time of warm-up and steady steps of one log: from their stamps, else the sum of their own times."""
     good = steps["steady"].to_numpy(dtype=bool)
     times = steps["time"].to_numpy(dtype=float)
+    attempt = np.nan_to_num(steps["attempt"].to_numpy(dtype=float), nan=1)
     first_rank = np.ones(len(steps), dtype=bool)
     rank = steps["rank"].to_numpy(dtype=float)
     if np.isfinite(rank).any():
@@ -123,6 +132,8 @@ def _stepping(steps: pd.DataFrame, events: pd.DataFrame, spans: Sequence[Span]) 
         stamps = times[first_rank & np.isfinite(times)]
         is_good = good[first_rank & np.isfinite(times)]
         starts = np.concatenate([[began.max() if len(began) else stamps[0]], stamps[:-1]])
+        again = np.concatenate([[False], np.diff(attempt[first_rank & np.isfinite(times)]) > 0])
+        starts[again] = stamps[again]  # what passed between two attempts was no step
         found = {"warm-up": 0.0, "steady": 0.0}
         ended_warm_up = int(np.argmax(is_good)) if is_good.any() else len(is_good)
         for number, (start, stop) in enumerate(zip(starts.tolist(), stamps.tolist(), strict=True)):

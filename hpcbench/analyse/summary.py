@@ -28,6 +28,7 @@ _FALLBACK = (  # headline of logs that name none: the first three that there are
     "duration", "output_tokens_per_second", "ttft_mean", "latency_mean", "requests_per_second", "wall_time",
 )  # fmt: skip
 _CONFIDENCE = 0.95
+_APART = ("endpoint", "model", "strategy", "scenario", "backend")  # columns of counters that tell measurements apart
 
 
 @dataclass(frozen=True)
@@ -212,10 +213,22 @@ def _measure(metrics: Metrics, cases: pd.DataFrame) -> dict[tuple[str, str], dic
     # what the program says of itself, then other logs, then what was measured around it all
     rank = {"hpcbench-records": 0, "hpcbench-exit": 2}
     ranked = sorted(rows(metrics.counters), key=lambda row: rank.get(row.format, 1))
+    several: dict[tuple[str, str], list[float]] = {}
     for row in ranked:
-        key = case_of.get(row.source)
-        if key in measured and row.name in COLUMNS and math.isfinite(row.value):
-            measured[key].setdefault(row.name, _Measured(float(row.value), math.nan, 0, row.source))
+        # "duration" is an epoch's; what load generators call so is as long as they were told
+        if row.name in COLUMNS and row.name != "duration" and math.isfinite(row.value):
+            several.setdefault((row.source, row.name), []).append(float(row.value))
+    apart = {
+        (row.source, row.name)
+        for row in ranked
+        if any(isinstance(getattr(row, name, None), str) and getattr(row, name) for name in _APART)
+    }
+    for (source, name), values in several.items():
+        key = case_of.get(source)
+        # several measurements of different things in one file are no one number of its case
+        if key in measured and (len(values) == 1 or (source, name) not in apart):
+            std = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+            measured[key].setdefault(name, _Measured(float(np.mean(values)), std, len(values) - 1, source))
     evals = metrics.evals
     final = evals[(evals["task"] == "validation") & (evals["metric"] == "loss")]
     for row in rows(final):  # in the order of the log: the last one stays

@@ -45,6 +45,7 @@ _PLACEHOLDER = re.compile(r"(?<!\(\?P)(?<!\(\?)<(?P<name>[a-z_]\w*)(?: (?P<unit>
 # what may stand before a line: colours are gone already, ranks and times stay
 PREFIX = (
     r"(?:\[(?:default|[Rr]ank ?)?\d{1,6}\]:? ?|\d{1,5}: |\([^()\n]{1,40}\) |[A-Z]{4,8}:? +"
+    r"|\[\d+,\d+\](?:<\w{1,10}>)?: ?|[a-z][a-z-]{0,20}\d{1,6}: |\[\d\d:\d\d:\d\d\] "
     r"|\[?\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d+)?Z?\]?[ :-]+){0,3}"
 )
 
@@ -110,6 +111,11 @@ class Line:
     @cached_property
     def regex(self) -> re.Pattern[bytes]:
         """The pattern over bytes; each group is a column. Raises `ValueError` for one that could leave its line."""
+        for column in self.columns:
+            if column.unit and column.unit not in POWERS and column.unit not in FACTORS:
+                raise ValueError(
+                    f"<{column.name} {column.unit}>: a unit is one of {', '.join([*POWERS, *FACTORS])}; leave out s, B"
+                )
         if "[^]" in self.pattern:
             raise ValueError(f"{self.pattern!r}: write [^\\]...] for [^]...]")
         if re.search(r"(?<!\\)(?:\\\\)*\\[sSWDnrvf]", self.pattern):

@@ -9,7 +9,8 @@ from hpcbench.parse.rows import Rows, Tables, objects
 
 _RATES = (
     r"(?:, Rate=<samples_per_second> samples/sec)?(?:, GlobalRate=<mean_samples_per_second> samples/sec)?"
-    r"(?=,|[ \t]*$)"  # what follows may be cut or left out; a number that is cut has no unit
+    # what follows may be cut or left out; a number that is cut has no unit, and a damaged one is not left out
+    r"(?=,|[ \t]*$)(?!, (?:Loss|Rate|GlobalRate)=[^, ]*(?: samples/sec)?,)"
 )
 _PROCESSED = r"\bProcessed {} (?:training )?sample\(s\) in {} seconds\b"
 # of a job that was cancelled from outside, the message says so

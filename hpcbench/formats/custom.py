@@ -12,6 +12,9 @@ from pydantic import Field
 from hpcbench import config
 from hpcbench.formats import Format, Line
 
+# A group that holds a repetition without end and is itself repeated without end. Those of this package are tested.
+_REPEATED = re.compile(r"\((?:\?:)?[^()]*(?:[+*]|\{\d+,\})[^()]*\)(?:[+*]|\{\d+,\})")
+
 # A file and when it was written, so that one that was edited is read again.
 Key = tuple[str, int]
 
@@ -60,6 +63,9 @@ def load_file(file: Path) -> Format:
             _ = line.regex, line.literal
         except (ValueError, re.error) as error:
             raise found.origin.error(f"pattern: {error}", "lines", index, "pattern") from None
+        if _REPEATED.search(re.sub(r"\\.", "", each.pattern)):
+            message = "a repetition inside a repetition may take forever on some lines"
+            raise found.origin.error(f"pattern: {each.pattern!r}: {message}", "lines", index, "pattern")
         parts.append(line)
     if all(line.weak for line in parts):
         raise found.origin.error("every line is weak: no file could be known by them", "lines")

@@ -23,6 +23,7 @@ class Evidence:
     text: str
     rows: int
     unread: int
+    first_unread: int | None = None  # line
 
 
 @dataclass
@@ -43,6 +44,7 @@ class _Gathered:
 
     found: dict[int, list[Found]] = field(default_factory=dict)
     unread: dict[int, int] = field(default_factory=dict)
+    first_unread: dict[int, int] = field(default_factory=dict)
     first: dict[int, tuple[int, str]] = field(default_factory=dict)
     sniffed: set[bytes] = field(default_factory=set)
     ranks: list[tuple[Array, Array]] = field(default_factory=list)
@@ -55,6 +57,8 @@ class _Gathered:
             self.found.setdefault(number, []).append(found.moved(self.breaks))
         for number, count in piece.unread.items():
             self.unread[number] = self.unread.get(number, 0) + count
+        for number, line in piece.first_unread.items():
+            self.first_unread.setdefault(number, line + self.breaks)
         for number, (line, text) in piece.first.items():
             self.first.setdefault(number, (line + self.breaks, text))
         if piece.rank is not None:
@@ -101,7 +105,9 @@ def assemble(scanner: Scanner, pieces: Iterable[Piece], whole: Callable[[], byte
             _add_divergence(tables, min(lines))
         shown = [gathered.first[number] for number in strong if number in gathered.first]
         line, text = min(shown) if shown else (min(int(rows.line.min()) for rows in tables.values()), "the whole file")
-        content.evidence.append(Evidence(each.name, line, text, sum(map(len, tables.values())), missed))
+        left_out = [line for number, line in gathered.first_unread.items() if scanner.parts[number][0] == index]
+        rows = sum(map(len, tables.values()))
+        content.evidence.append(Evidence(each.name, line, text, rows, missed, min(left_out, default=None)))
         content.unread += missed
         given.append((each, tables))
     _settle(content, given)

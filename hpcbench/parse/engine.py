@@ -69,6 +69,7 @@ class Piece:
     open_line: bool = False  # the last line has no end
     found: dict[int, Found] = field(default_factory=dict)
     unread: dict[int, int] = field(default_factory=dict)  # lines with an anchor that could not be read
+    first_unread: dict[int, int] = field(default_factory=dict)  # the first such line
     first: dict[int, tuple[int, str]] = field(default_factory=dict)  # line and text of the first row of a part
     sniffed: set[bytes] = field(default_factory=set)
     rank: tuple[Array, Array] | None = None  # lines, and the rank that wrote each
@@ -202,19 +203,25 @@ class Scanner:
             names = [column.name for column in part.columns]
             if part.table == "events" and "message" not in names and "message" not in part.constants:
                 whole = pieces if len(starts) == len(at) == len(ends) else None
-                found.extra["message"] = objects(
-                    [shown_line(each) for each in whole] if whole else [text.line_at(int(each)) for each in at]
-                )
+                places = at.tolist()
+                found.extra["message"] = objects([
+                    shown_line(whole[index]) if whole and len(whole[index]) < 500 else text.line_at(place)
+                    for index, place in enumerate(places)
+                ])  # fmt: skip
             if "time" not in names and part.table in _TIMED and (times := text.times(at, begins)) is not None:
                 found.extra["time"] = times
             piece.found[number] = found
             piece.first[number] = (int(line[0]), text.line_at(int(at[0])))
-        if windows > len(line) and not part.loose:
-            piece.unread[number] = windows - len(line)
+        # a line that holds the anchor twice may be two that were written at once, of which one was read
+        missed = max(windows, len(ends)) - len(line)
+        if missed > 0 and not part.loose:
+            piece.unread[number] = missed
+            piece.first_unread[number] = _first_unread(text, ends, line)
 
     def _read_each(self, piece: Piece, text: Text, number: int, part: Each, ends: Sequence[int]) -> None:
         starts, _ = text.windows(ends)
         found = Found(np.empty(0, np.int64))
+        read: list[tuple[int, Sequence[tuple[str, dict[str, Any]]]]] = []
         done = -1
         for start in starts:
             if start < done:  # the rest of a long line was read already
@@ -227,8 +234,11 @@ class Scanner:
                 rows = None
             if rows is None:
                 piece.unread[number] = piece.unread.get(number, 0) + 1
+                piece.first_unread.setdefault(number, int(text.line_of(np.asarray([start + 1]))[0]))
                 continue
-            at = int(text.line_of(np.asarray([start + 1]))[0])
+            read.append((start, rows))
+        lines = text.line_of(np.asarray([start + 1 for start, _ in read], dtype=np.int64)).tolist()
+        for at, (_, rows) in zip(lines, read, strict=True):
             found.add((table, at, values) for table, values in rows)
         if found.records:
             piece.found[number] = found
@@ -261,6 +271,16 @@ def guarded(read: Callable[[bytes], Reading], data: bytes) -> Reading:
         return read(data)
     except STUMBLES:
         return [], 1
+
+
+def _first_unread(text: Text, ends: Sequence[int], read: Array) -> int:
+    """Return the first line that holds an anchor and was not read, or of which only a part was."""
+    lines = text.line_of(np.asarray(ends))
+    missing = lines[~np.isin(lines, read)]
+    if len(missing):
+        return int(missing[0])
+    values, counts = np.unique(lines, return_counts=True)
+    return int(values[np.argmax(counts > 1)])
 
 
 def _cut_short(part: Line, row: tuple[bytes, ...], data: bytes) -> bool:

@@ -82,7 +82,7 @@ def find(path: Path, runs: dict[str, Run]) -> Iterator[Source]:
 def _run(folder: Path) -> Run | None:
     """Open a run; None where its ``run.json`` is damaged or another program's, and the logs speak for themselves."""
     try:
-        return Run.load(folder)
+        return Run.load(folder) if (folder / "run.json").is_file() else None
     except RunError:
         return None
 
@@ -117,7 +117,7 @@ def _case_sources(folder: Path, run: str) -> Iterator[Source]:
 def describe(file: Path) -> dict[str, Any]:
     """Read a ``case.json`` into the keys used here, each of its type; whoever wrote it is not trusted."""
     try:
-        found = json.loads(file.read_bytes())
+        found = json.loads(file.read_bytes()) if file.is_file() else {}  # a pipe would be waited for without end
     except (OSError, ValueError, RecursionError):
         found = {}
     if not isinstance(found, dict):
@@ -321,7 +321,7 @@ def _pairs(text: str) -> list[tuple[str, str, str]]:
     found: dict[str, tuple[str, str, str]] = {}
     for match in _PAIR.finditer(text):
         name = match[1].strip("_")
-        if name and name not in RESERVED and name.lower() not in _NO_AXIS:
+        if name and name not in RESERVED and name.lower().rpartition("_")[2] not in _NO_AXIS:
             found.setdefault(name, (match[0], name, match[3]))
     return list(found.values())
 

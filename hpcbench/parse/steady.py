@@ -49,8 +49,9 @@ def first_steady(values: NDArray[np.float64]) -> int:
 def mark(steps: pd.DataFrame, events: pd.DataFrame) -> Mask:
     """Tell of each row of the steps of all logs whether it is steady.
 
-    Where several ranks log a step, the first rank speaks for all. Warm-up is what the log or its format says, else what
-    `first_steady` finds in each attempt. Rows of one log stand together, in the order of their lines.
+    Where several ranks log a step, the first rank speaks for all; where a log holds several attempts, the last, since
+    they may be runs of different things. Warm-up is what the log or its format says, else what `first_steady` finds.
+    Rows of one log stand together, in the order of their lines.
     """
     if steps.empty:
         return np.zeros(0, dtype=bool)
@@ -69,12 +70,12 @@ def mark(steps: pd.DataFrame, events: pd.DataFrame) -> Mask:
         if str(source[start]) in pauses:
             after = start + np.searchsorted(line[here], pauses[str(source[start])])
             good[after[(start < after) & (after < stop)]] = False
+        attempts = np.nan_to_num(attempt[here], nan=1)
+        good[here] &= attempts == attempts.max()
         if said or stop - start < _FEWEST:
             continue
         speed = next((each[here] for each in speeds if np.isfinite(each[here]).any()), None)
         if speed is not None:
-            attempts = np.nan_to_num(attempt[here], nan=1)
-            for each in np.unique(attempts):
-                positions = np.flatnonzero(good[here] & (attempts == each))
-                good[start + positions[: first_steady(speed[positions])]] = False
+            positions = np.flatnonzero(good[here])
+            good[start + positions[: first_steady(speed[positions])]] = False
     return good

@@ -153,7 +153,7 @@ def _section(section: Section) -> dict[str, Any]:
         "baseline": view.point_name(comparison.baseline) if comparison.baseline else "",
         "rates": any(COLUMNS[name].unit.endswith("/s") for name in comparison.metrics),
         "ratios": any(row.ratio for row in comparison.rows),
-        "warmup": _ranges(comparison.warmup),
+        "warmup": ranges(comparison.warmup),
         "repeated": repeats > 1,
         "fixed": table(
             ["parameter", "value"],
@@ -170,7 +170,7 @@ def _section(section: Section) -> dict[str, Any]:
     }
 
 
-def _ranges(numbers: Sequence[int]) -> str:
+def ranges(numbers: Sequence[int]) -> str:
     """Write whole numbers in order: ``0 to 2, 7``."""
     runs: list[list[int]] = []
     for number in numbers:

@@ -72,11 +72,13 @@ def test_of_several_ranks_the_first_speaks_for_all(tmp_path):
 
 def test_the_first_step_after_a_checkpoint_is_not_steady(tmp_path):
     pause = written.records({"record": "event", "kind": "checkpoint_end"})
-    table = steady(tmp_path, pause + steps(*[10] * 3) + pause + steps(*[10] * 2))
+    later = "".join(written.records({"record": "step", "step": step, "step_time": 10.0}) for step in (3, 4))
+    table = steady(tmp_path, pause + steps(*[10] * 3) + pause + later)
     assert list(table.steady) == [True, True, True, False, True]
 
 
 def test_steps_that_go_back_are_another_attempt(tmp_path):
     table = steady(tmp_path, steps(*[10] * 3) + steps(*[10] * 2))
     assert list(table.attempt) == [1, 1, 1, 2, 2]
+    assert list(table.steady) == [False, False, False, True, True]
     assert pd.isna(steady(tmp_path, steps(*[10] * 3)).attempt).all()
