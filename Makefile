@@ -50,5 +50,5 @@ $(VENV)/demo.installed: setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/test.installed: setup.cfg pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) --editable '.[torch,dask,dev]'
+	$(PIP) --editable '.[torch,dask,tensorboard,dev]'
 	@touch $@
