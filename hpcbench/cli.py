@@ -36,6 +36,13 @@ class _Group(click.Group):
                 raise
             click.echo(f"hpcbench: {error}", err=True)
             ctx.exit(error.exit_code)
+        except click.exceptions.NoArgsIsHelpError:
+            raise
+        except click.UsageError as error:  # click's own form takes four lines
+            command = error.ctx.command_path if error.ctx else "hpcbench"
+            message = " ".join(error.format_message().split())
+            click.echo(f"hpcbench: {message} See {command} --help.", err=True)
+            ctx.exit(error.exit_code)
         except (click.exceptions.Exit, click.Abort, click.ClickException, KeyboardInterrupt, BrokenPipeError):
             raise
         except Exception as error:  # a mistake of hpcbench's own is one line too

@@ -166,15 +166,21 @@ def _scaling(section: Section, axis: str) -> tuple[Figure, str, str]:
     axes.plot(ideal, ideal / first, "--", color="0.5", label="proportional")
     series = _series([row for row in comparison.rows if row.ratio], axis)
     labels: list[_Label] = []
+    hollow = False
     for index, (label, rows) in enumerate(list(series.items())[:_MAX_CURVES]):
         colour = COLOURS[index % len(COLOURS)]
         pairs = [(float(row.point[axis]), row.ratio) for row in rows if row.ratio is not None]
-        bounded = [math.isfinite(r.high) for _, r in pairs]  # one without bounds is in the table
+        bounded = [math.isfinite(r.high) for _, r in pairs]
         down = [max(0.0, r.speedup - r.low) if bar else 0.0 for (_, r), bar in zip(pairs, bounded, strict=True)]
         up = [max(0.0, r.high - r.speedup) if bar else 0.0 for (_, r), bar in zip(pairs, bounded, strict=True)]
         x, y = [at for at, _ in pairs], [ratio.speedup for _, ratio in pairs]
         marker = MARKERS[index % len(MARKERS)]
         axes.errorbar(x, y, yerr=[down, up], color=colour, marker=marker, capsize=3, label=label or "measured")
+        # without a bar the least certain point would look like the most certain one
+        unsure = [(at, ratio.speedup) for at, ratio in pairs if math.isinf(ratio.high)]
+        for at, speedup in unsure:
+            axes.plot(at, speedup, marker, markerfacecolor="white", markeredgecolor=colour, zorder=3)
+        hollow |= bool(unsure)
         labels += [
             _Label(*each, f"{each[1]:.2f}×", colour) for each in zip(x, y, down, up, strict=True) if each[1] != 1
         ]
@@ -185,7 +191,11 @@ def _scaling(section: Section, axis: str) -> tuple[Figure, str, str]:
     axes.set_ylabel(f"speed-up against {axis} {axis_value(comparison.baseline.get(axis))}")
     _legend(figure)
     interval = any(row.ratio and math.isfinite(row.ratio.high) for row in comparison.rows)
-    notes = [*(["error bars: 95 % interval"] if interval else []), *_left_out(len(series))]
+    notes = [
+        *(["error bars: 95 % interval"] if interval else []),
+        *(["hollow: an interval without bounds"] if hollow else []),
+        *_left_out(len(series)),
+    ]
     return figure, f"speedup-over-{axis}", f"Speed-up over {axis}" + (f" ({'; '.join(notes)})" if notes else "")
 
 
