@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from hpcbench.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    from hpcbench.parse.rows import Tables
+    from hpcbench.rows import Tables
 
 # What a placeholder matches. A number is judged when it is read, so that no digit can be matched in two ways: a
 # megabyte of them must not take time that is quadratic in its length.

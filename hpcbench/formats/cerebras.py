@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hpcbench.formats import Format, Line
-from hpcbench.parse.rows import Rows, Tables, objects
+from hpcbench.rows import Rows, Tables, objects
 
 _RATES = (
     r"(?:, Rate=<samples_per_second> samples/sec)?(?:, GlobalRate=<mean_samples_per_second> samples/sec)?"

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from hpcbench.formats import FACTORS, POWERS, Each, Format, in_si
-from hpcbench.parse.rows import Tables
 from hpcbench.parse.text import stamp
+from hpcbench.rows import Tables
 
 _COLUMNS = {  # as the programs call them, without "train" → column
     "throughput": "samples_per_second", "total_ips": "samples_per_second",

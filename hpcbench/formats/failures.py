@@ -8,7 +8,7 @@ import numpy as np
 
 from hpcbench.formats import PREFIX, Block, Format, Line, Reading, Record
 from hpcbench.metrics import shown
-from hpcbench.parse.rows import Tables
+from hpcbench.rows import Tables
 
 _HEAD = b"Traceback (most recent call last):"
 _PREFIX = re.compile(PREFIX.encode())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hpcbench.formats import Format, Line
-from hpcbench.parse.rows import Tables
+from hpcbench.rows import Tables
 
 _BAR = r"[ \t]{0,4}\d{1,3}%\|[^|]{0,400}\|[ \t]{0,12}"
 

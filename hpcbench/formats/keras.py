@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpcbench.formats import PREFIX, Each, Format, Line, in_si
-from hpcbench.parse.rows import Tables, from_records
+from hpcbench.rows import Tables, from_records
 
 # What stands before the metrics: ``12s``, ``14/14 - 3s - 200ms/step``, ``14/14 [====] - 3s 200ms/step``, and so on.
 _HEAD = re.compile(

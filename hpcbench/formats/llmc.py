@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hpcbench.formats import Format, Line
-from hpcbench.parse.rows import Tables
+from hpcbench.rows import Tables
 
 # A number that ends its line has all the decimals that the program prints: of a killed run's last line, cut inside
 # the number, nothing is believed.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hpcbench.formats import Each, Format
-from hpcbench.parse.rows import Rows, Tables, from_records, joined
+from hpcbench.rows import Rows, Tables, from_records, joined
 
 _STATS = {
     "throughput": "samples_per_second", "train_loss": "loss", "loss": "loss", "reduced_train_loss": "loss",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hpcbench.formats import Format, Line
-from hpcbench.parse.rows import Tables
+from hpcbench.rows import Tables
 
 
 def _mark_slow(tables: Tables) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hpcbench.formats import Block, Each, Format, Reading, Record, in_si
-from hpcbench.parse.rows import Tables
+from hpcbench.rows import Tables
 
 _UNITS = {  # what perf writes → the unit, and its SI unit
     b"msec": ("ms", "s"), b"usec": ("us", "s"), b"nsec": ("ns", "s"), b"Joules": ("J", "J"),

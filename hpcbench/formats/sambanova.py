@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from hpcbench.formats import Block, Format, Line, Reading, Record
-from hpcbench.parse.rows import Tables
+from hpcbench.rows import Tables
 
 
 def _counter(name: str, unit: str, pattern: str, *, weak: bool = False, anchor: str = "") -> Line:

@@ -11,8 +11,8 @@ import numpy as np
 
 from hpcbench.formats import Block, Format, Reading, Record, duration, size
 from hpcbench.metrics import shown
-from hpcbench.parse.rows import Tables
 from hpcbench.parse.text import stamp
+from hpcbench.rows import Tables
 
 _STATES = (
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "COMPLETING", "CONFIGURING", "DEADLINE", "FAILED", "NODE_FAIL",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpcbench.formats import Format, Line
-from hpcbench.parse.rows import Tables, column
+from hpcbench.rows import Tables, column
 
 _TIME = r"(?:<time:stamp> - \w+ - INFO - )?"
 

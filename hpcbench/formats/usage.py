@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hpcbench.formats import Block, Format, Reading, Record, in_si
-from hpcbench.parse.rows import Tables
+from hpcbench.rows import Tables
 
 # --- JSON in a text, and the counters that tools which measure servers write; their formats share these ---
 

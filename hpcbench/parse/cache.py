@@ -23,7 +23,7 @@ import numpy as np
 
 from hpcbench.parse.engine import Choice
 from hpcbench.parse.files import FILE, Batch, Log
-from hpcbench.parse.rows import Rows
+from hpcbench.rows import Rows
 
 _LIMIT = 2 << 30  # bytes; the shards used longest ago go first
 _FRESH = 2.0  # seconds: a file that changed so lately may change again within its time stamp

@@ -11,7 +11,7 @@ import numpy as np
 
 from hpcbench.formats import Format, Line, Record, custom
 from hpcbench.parse.engine import HIDDEN, STUMBLES, Choice, Found, Piece, Scanner, guarded, scanner
-from hpcbench.parse.rows import Array, Rows, Tables, from_records, joined
+from hpcbench.rows import Array, Rows, Tables, from_records, joined
 
 
 @dataclass(frozen=True)

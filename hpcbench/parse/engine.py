@@ -21,9 +21,9 @@ import numpy as np
 from hpcbench import formats
 from hpcbench.formats import Block, Each, Format, Line, Reading
 from hpcbench.parse.columns import convert
-from hpcbench.parse.rows import Array, objects
 from hpcbench.parse.streams import without_colours
 from hpcbench.parse.text import BEFORE, RANK, Text, find_all, ranks, shown_line
+from hpcbench.rows import Array, objects
 
 _DENSE = 400  # bytes a hit: where hits are closer together, a pattern runs over the whole stretch
 _TIMED = frozenset({"steps", "epochs", "evals", "events"})

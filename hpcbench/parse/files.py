@@ -16,8 +16,8 @@ import numpy as np
 
 from hpcbench.parse.content import Content, assemble
 from hpcbench.parse.engine import Choice, Piece, Scanner, scanner
-from hpcbench.parse.rows import Rows, Tables, joined
 from hpcbench.parse.streams import STRETCH, Member, TruncatedError, UnreadableError, members, stretches
+from hpcbench.rows import Rows, Tables, joined
 
 _RANGE = 32 << 20  # bytes of a large file that one task reads
 _BATCH = 16 << 20  # bytes of small files that one task reads

@@ -9,9 +9,9 @@ import numpy as np
 
 from hpcbench.metrics import COLUMNS, TABLES, TEXT, Metrics
 from hpcbench.parse.files import FILE
-from hpcbench.parse.rows import Array, Rows, joined
 from hpcbench.parse.sources import Source, describe, storable
 from hpcbench.parse.steady import mark
+from hpcbench.rows import Array, Rows, joined
 from hpcbench.run import Run
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from hpcbench.parse.rows import Array
+from hpcbench.rows import Array
 
 BEFORE, AFTER = 4 << 10, 16 << 10  # of a line that is longer only so much is looked at, around an anchor
 RANK = rb"^(?:\[(?:default|[Rr]ank ?)?\d{1,6}\]|\d{1,5}: )"  # what a launcher writes before the lines of a rank
