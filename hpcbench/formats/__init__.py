@@ -21,6 +21,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -269,6 +270,12 @@ _DURATION = re.compile(
     r"|(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d*)?)ms|(\d+(?:\.\d*)?)s?)?",
     re.ASCII,
 )
+
+
+def stamp(text: str) -> float:
+    """Read a date and time in seconds since 1970; one that names no zone is taken as UTC. Raises `ValueError`."""
+    found = datetime.fromisoformat(text.replace(",", ".").replace("Z", "+00:00"))
+    return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
 
 
 def size(text: bytes | str) -> float:

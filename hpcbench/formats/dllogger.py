@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcbench.formats import FACTORS, POWERS, Each, Format, in_si
-from hpcbench.parse.text import stamp
+from hpcbench.formats import FACTORS, POWERS, Each, Format, in_si, stamp
 from hpcbench.rows import Tables
 
 _COLUMNS = {  # as the programs call them, without "train" → column

@@ -7,8 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from hpcbench.formats import Each, Format, Line
-from hpcbench.parse.text import stamp
+from hpcbench.formats import Each, Format, Line, stamp
 
 # Fields differ by task and criterion: each is looked for from the line's beginning, over whole fields only.
 _COMMAS = r"[\w.@/-]{1,60}=[^,= ]{1,40}, "

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcbench.formats import Block, Each, Format, Reading, Record, in_si
-from hpcbench.parse.text import stamp
+from hpcbench.formats import Block, Each, Format, Reading, Record, in_si, stamp
 from hpcbench.rows import Rows, Tables, joined
 
 _COLUMNS = {  # where the name of a query is not that of the column with underscores for its dots

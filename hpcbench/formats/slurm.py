@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from hpcbench.formats import Block, Format, Reading, Record, duration, size
+from hpcbench.formats import Block, Format, Reading, Record, duration, size, stamp
 from hpcbench.metrics import shown
-from hpcbench.parse.text import stamp
 from hpcbench.rows import Tables
 
 _STATES = (

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcbench.formats import POWERS, Line, duration, in_si, size
-from hpcbench.parse.text import stamp
+from hpcbench.formats import POWERS, Line, duration, in_si, size, stamp
 from hpcbench.rows import Array, objects
 
 _MANY = 200  # rows from which a reader of CSV converts them

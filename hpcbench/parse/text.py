@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime, timezone
 from functools import cached_property
 
 import numpy as np
 
+from hpcbench.formats import stamp
 from hpcbench.rows import Array
 
 BEFORE, AFTER = 4 << 10, 16 << 10  # of a line that is longer only so much is looked at, around an anchor
@@ -150,9 +150,3 @@ def ranks(text: Text, ends: Sequence[int]) -> tuple[Array, Array]:
         match = _RANK_OF.match(text.data, start)
         ranks.append(float(match[1]) if match else np.nan)
     return lines, np.asarray(ranks)
-
-
-def stamp(text: str) -> float:
-    """Read a date and time in seconds since 1970; one that names no zone is taken as UTC. Raises `ValueError`."""
-    found = datetime.fromisoformat(text.replace(",", ".").replace("Z", "+00:00"))
-    return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
