@@ -50,12 +50,14 @@ def mark(steps: pd.DataFrame, events: pd.DataFrame) -> Mask:
     """Tell of each row of the steps of all logs whether it is steady.
 
     Where several ranks log a step, the first rank speaks for all; where a log holds several attempts, the last, since
-    they may be runs of different things. Warm-up is what the log or its format says, else what `first_steady` finds.
-    Rows of one log stand together, in the order of their lines.
+    they may be runs of different things. Warm-up is what the log or its format says, else what `first_steady` finds:
+    the column ``warmup`` is 1, 0 or, where nothing is said, NaN. Rows of one log stand together, in the order of their
+    lines.
     """
     if steps.empty:
         return np.zeros(0, dtype=bool)
-    good: Mask = ~steps["warmup"].to_numpy(dtype=bool)
+    warmup = steps["warmup"].to_numpy(dtype=float)
+    good: Mask = warmup != 1
     source = steps["source"].to_numpy()
     begins = np.flatnonzero(np.concatenate([[True], source[1:] != source[:-1]]))
     line, rank, attempt = (steps[name].to_numpy(dtype=float) for name in ("line", "rank", "attempt"))
@@ -64,7 +66,7 @@ def mark(steps: pd.DataFrame, events: pd.DataFrame) -> Mask:
     pauses = {str(path): of_source["line"].to_numpy() for path, of_source in stopped.groupby("source")}
     for start, stop in zip(begins.tolist(), [*begins[1:].tolist(), len(steps)], strict=True):
         here = slice(start, stop)
-        said = not good[here].all()
+        said = np.isfinite(warmup[here]).any()
         if np.isfinite(rank[here]).any():
             good[here] &= rank[here] == np.nanmin(rank[here])
         if str(source[start]) in pauses:

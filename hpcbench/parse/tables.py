@@ -55,7 +55,9 @@ def assemble(
     shown = {id(source): position for position, source in enumerate(sources)}
     place = np.array([shown[id(source)] for source in logs], dtype=np.int64)
     stacked = {name: _stacked(name, tables[name], logs, place) for name in TABLES if name not in rows}
-    stacked["steps"]["steady"] = mark(stacked["steps"], stacked["events"])
+    steps = stacked["steps"]
+    steps["steady"] = mark(steps, stacked["events"])
+    steps["warmup"] = steps["warmup"] == 1  # known to `mark` as what a log says: yes, no or nothing
     return Metrics(
         **{name: _table(name, each, parameters) for name, each in rows.items()},
         **stacked,
@@ -148,10 +150,8 @@ def _column(name: str, values: Array) -> Any:
     if name in TEXT:
         texts = [None if value is None or value != value else str(value) for value in values.tolist()]  # noqa: PLR0124
         return pd.array(texts, dtype="string").fillna("")
-    if name in ("warmup", "steady"):
-        return (
-            values == 1 if values.dtype != object else np.array([value == 1 for value in values.tolist()], dtype=bool)
-        )
+    if name == "warmup" and values.dtype == object:
+        return np.array([value if isinstance(value, int | float) else np.nan for value in values.tolist()], dtype=float)
     if values.dtype != object:
         return values
     if name not in NUMBERS and any(isinstance(value, str) for value in values.tolist()):

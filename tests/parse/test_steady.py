@@ -51,6 +51,11 @@ def test_what_the_log_calls_warm_up_is_taken(tmp_path):
     assert list(table.steady) == [False, False, True, True, True, True]
 
 
+def test_a_log_that_says_there_was_no_warm_up_is_believed(tmp_path):
+    table = steady(tmp_path, steps(*series((90, 0.02, 3), (10, 0.02, 50)), warmup=False))
+    assert table.steady.all()
+
+
 def test_warm_up_is_found_where_nothing_says(tmp_path):
     table = steady(tmp_path, steps(*series((90, 0.02, 3), (10, 0.02, 50))))
     excluded = list(np.flatnonzero(~table.steady))
