@@ -79,24 +79,33 @@ def _full(data: bytes) -> Reading:
     if not _ID.fullmatch(job):
         return [], 0
     values: dict[str, Any] = {}
+    unread = 0
     if "|" in lines[0]:  # -F dsv
-        for each in re.split(r"(?<!\\)\|", lines[0])[1:]:
+        fields = re.split(r"(?<!\\)\|", lines[0])[1:]
+        if len(lines) == 1:  # no line break ends it: its last field may have been cut
+            fields, unread = fields[:-1], 1
+        for each in fields:
             name, _, value = each.partition("=")
             values.setdefault(name, value)
     else:
         last = ""
         for index, line in enumerate(lines[1:], 1):
             match = re.match(r" {1,8}([A-Za-z][\w.]*) = (.*)", line)
-            if match and not (index == len(lines) - 1 and line):  # the last line may have been cut
+            goes_on = line.startswith("\t") and last != ""
+            if index == len(lines) - 1:  # no line break ends it: it may have been cut
+                unread = int(line[:1] in (" ", "\t"))
+                if goes_on:
+                    del values[last]
+            elif match:
                 last = match[1]
                 values.setdefault(last, match[2].strip())
-            elif line.startswith("\t") and last:
+            elif goes_on:
                 values[last] += line.strip()
             else:
                 break
     if not {"Job_Name", "job_state"} & values.keys():
         return [], 1
-    return _job(1, job, values), 0
+    return _job(1, job, values), unread
 
 
 _KEY = re.compile(r'"(\d{1,12}(?:\[\d{0,9}\])?\.[^"\n]{1,200})"[ \t]*:[ \t\r\n]*(?=\{)')
@@ -151,7 +160,8 @@ def _table(data: bytes) -> Reading:
         values = dict(zip(names, cells, strict=True))
         if not line.strip():
             break
-        if not _ID.fullmatch(values["job"]) or not re.fullmatch("[A-Z]", values["state"]):
+        cut = number > len(lines)  # no line break ends it: it may have been
+        if cut or not _ID.fullmatch(values["job"]) or not re.fullmatch("[A-Z]", values["state"]):
             unread += line[:1].isdigit()
             continue
         row: dict[str, Any] = {key: values[key] for key in ("job", "name", "state", "queue") if values[key]}

@@ -32,12 +32,16 @@ def _read(data: bytes) -> Reading:
     """Read a block of counters. Counts are plain numbers, times are in seconds, energies in joules."""
     records: list[Record] = []
     unread = 0
-    for number, line in enumerate(data.split(b"\n")[1:], 2):
+    _, *lines = data.split(b"\n")
+    for number, line in enumerate(lines, 2):
         if line[:1] not in (b" ", b"") and _COUNTER.match(line) is None:
             break  # all other lines of a block are indented: this is another program's
         if match := _TIME.match(line):
             value = float(match["value"].replace(b",", b"."))  # printed without separators of thousands
             row: dict[str, Any] = {"name": _TIMES[match["name"]], "value": value, "unit": "s", **_spread(line)}
+        elif number > len(lines) and _may_be_cut(line):
+            unread += 1
+            continue
         elif match := _COUNTER.match(line):
             row = _counter(match, line)
         else:
@@ -50,15 +54,23 @@ def _read(data: bytes) -> Reading:
 
 def _read_intervals(data: bytes) -> Reading:
     """Read the lines of ``perf stat -I``: the time since the start, and a counter since the line before."""
-    records = []
-    for number, line in enumerate(data.split(b"\n")[1:], 2):
+    records: list[Record] = []
+    _, *lines = data.split(b"\n")
+    for number, line in enumerate(lines, 2):
         time = _INTERVAL.match(line)
         if time is None:
             break
+        if number > len(lines) and _may_be_cut(line):
+            return records, 1
         if match := _COUNTER.match(line[time.end() :]):
             elapsed = float(time["elapsed"].replace(b",", b"."))
             records.append(Record("counters", number, {**_counter(match, line), "elapsed": elapsed}))
     return records, 0
+
+
+def _may_be_cut(line: bytes) -> bool:
+    """Tell of a line that no line break ends whether its name may be cut: only what stands after one shows its end."""
+    return bool(line.strip()) and b"#" not in line and b"(" not in line
 
 
 def _counter(match: re.Match[bytes], line: bytes) -> dict[str, Any]:

@@ -114,8 +114,8 @@ def _sacct(data: bytes) -> Reading:
         except ValueError:
             unread += 1
             continue
-        if len(cells) != len(names) or (number == len(lines) + 1 and not re.fullmatch(r"[-\d]+:\d+|[^\d]*", cells[-1])):
-            unread += 1  # the last line may have been cut in a number
+        if len(cells) != len(names) or (number > len(lines) and not _is_whole(line, head, lines[0])):
+            unread += 1
             continue
         row = {
             "job": match["job"],
@@ -132,6 +132,13 @@ def _sacct(data: bytes) -> Reading:
             jobs[match["job"]] = record
             records += _failure(number, row)
     return records, unread
+
+
+def _is_whole(line: bytes, head: bytes, under: bytes) -> bool:
+    """Tell of a line that no line break ends whether its last cell is whole: a bar follows, or the column is full."""
+    if b"|" in head:
+        return head.rstrip().endswith(b"|") and line.rstrip().endswith(b"|")
+    return len(line) >= len(under.rstrip())
 
 
 def _columns(head: bytes, under: bytes) -> tuple[list[str], Callable[[bytes], list[str]], int]:
@@ -169,7 +176,9 @@ _TOLD = {"exitcode", "runtime", "submittime", "numnodes", "timelimit", "starttim
 def _scontrol(data: bytes) -> Reading:
     """Read what ``scontrol show job`` says of a job, to the next blank line or job; the row's line is its state's."""
     lines: list[bytes] = []
-    for line in data.split(b"\n", 100)[:100]:
+    end = 1 + max(data.rfind(blank) for blank in (b" ", b"\t", b"\n"))  # a word that nothing ends may have been cut
+    pieces = data[:end].split(b"\n", 100)[:100]
+    for line in pieces:
         if lines and (not line.strip() or line.startswith(b"JobId=")):
             break
         lines.append(line.replace(b"**", b""))  # bold, where it was pasted into a page
@@ -184,7 +193,13 @@ def _scontrol(data: bytes) -> Reading:
     if "jobid" in values:
         row["job"] = values["jobid"]
     reason = values.get("reason", "None")
-    return [Record("jobs", number, row), *_failure(number, row, "" if reason == "None" else reason)], 0
+    unread = int(end < len(data) and len(lines) >= len(pieces) - 1)
+    return [Record("jobs", number, row), *_failure(number, row, "" if reason == "None" else reason)], unread
+
+
+def _by_number(data: bytes) -> Reading:
+    """Read a job from its number on; what was cut of it is counted where it is found by its state."""
+    return _scontrol(data)[0], 0
 
 
 def _once(tables: Tables) -> None:
@@ -206,7 +221,7 @@ FORMATS = (
         example="JobId=481516 JobName=train JobState=FAILED Reason=NonZeroExitCode ExitCode=1:0 RunTime=00:01:02 "
         "SubmitTime=2026-01-02T03:04:05 Partition=gpu NumNodes=2 NumCPUs=64",
         parts=(
-            Block("JobId=", _scontrol, size=1 << 14),
+            Block("JobId=", _by_number, size=1 << 14),
             Block("JobState=", _scontrol, size=1 << 14),
         ),
         finish=_once,

@@ -157,10 +157,31 @@ def test_fields_between_bars_are_read():
     assert [row["exit_status"] for _, row in read(FULL, "Job Id: 1.p|Job_Name=a|job_state=F|Exit_status=0\n")[0]] == [0]
 
 
-def test_a_text_that_was_cut_gives_no_half_number():
-    whole = text_of(status=271)
-    jobs, _, _ = read(FULL, whole[: whole.index("Exit_status") + len("Exit_status = 2")])
-    assert "exit_status" not in jobs[0][1]
+BARS = "Job Id: 6.p|Job_Name=train|job_state=F|queue=workq|resources_used.walltime=00:01:02|Exit_status=271\n"
+
+
+@pytest.mark.parametrize("text", [text_of(status=271).rstrip() + "\n", BARS], ids=["text", "bars"])
+def test_a_text_that_was_cut_gives_no_half_value(text):
+    [(_, whole)] = read(FULL, text)[0]
+    for at in range(text.index("Job_Name"), len(text)):
+        jobs, _, unread = read(FULL, text[:at])
+        for _, row in jobs:
+            assert row.items() <= whole.items()
+        assert unread == (text[at - 1] != "\n" or not jobs)
+
+
+def test_a_value_that_goes_on_in_a_line_that_was_cut_is_left_out():
+    text = "Job Id: 6.pbs1\n    job_state = F\n    queue = a_queue\n\t_with_a_na"
+    assert read(FULL, text) == ([(1, {"job": "6.pbs1", "state": "F"})], [], 1)
+
+
+def test_a_table_that_was_cut_gives_no_half_value():
+    text = "Job id            Name             User              Time Use S Queue\n"
+    text += "----------------  ---------------- ----------------  -------- - -----\n"
+    text += "42.pbs1           train            me                00:01:02 R workq\n"
+    assert [row["queue"] for _, row in read(TABLE, text)[0]] == ["workq"]
+    for at in range(text.index("42.pbs1") + 1, len(text)):
+        assert read(TABLE, text[:at]) == ([], [], 1)
 
 
 @pytest.mark.parametrize("text", [

@@ -82,6 +82,21 @@ def test_a_line_that_was_cut_is_counted(line):
     assert (len(jobs), unread) == (6, 1)
 
 
+COLUMNS = "JobID             State ExitCode \n------------ ---------- -------- \n5                FAILED     0:15 \n"
+BARS = "JobID|State|ExitCode\n5|FAILED|0:15\n"
+
+
+@pytest.mark.parametrize("text", [COLUMNS, BARS, BARS.replace("\n", "|\n")], ids=["columns", "-P", "-p"])
+def test_a_last_line_without_a_line_break_is_read_where_it_is_whole_for_certain(text):
+    whole, _, unread = read(SACCT, text)
+    assert (whole[0][1]["signal"], unread) == (15, 0)
+    begin = text.rindex("\n5") + 2
+    for at in range(begin, len(text)):
+        jobs, _, unread = read(SACCT, text[:at])
+        assert (jobs, unread) in (([], 1), (whole, 0))
+    assert (read(SACCT, text[:-1])[0] == whole) is (text is not BARS)
+
+
 @pytest.mark.parametrize("text", ["JobID is a number\n", "JobID State\n12 TIMEOUT\n", "JobID|x\n", "export JobID=7\n"])
 def test_the_word_alone_is_no_table(text):
     content = read_bytes(text.encode())
@@ -123,6 +138,21 @@ def test_jobs_are_read_one_after_another_and_an_expected_end_is_none():
 
 def test_a_job_on_one_line_is_read_too():
     assert [row["job"] for _, row in read(SCONTROL, " ".join(SHOWN.split()) + "\n")[0]] == ["12"]
+
+
+@pytest.mark.parametrize("text", [SHOWN, " ".join(SHOWN.split()) + "\n"], ids=["lines", "one line"])
+def test_a_job_that_was_cut_has_no_half_values(text):
+    [(line, whole)], _, _ = read(SCONTROL, text)
+    for at in range(text.index("Restarts"), len(text)):
+        jobs, _, unread = read(SCONTROL, text[:at])
+        for number, row in jobs:
+            assert number == line
+            assert row.items() <= whole.items()
+        assert unread == (bool(jobs) and not text[at - 1].isspace())
+
+
+def test_what_follows_a_job_may_be_cut_without_harm():
+    assert read(SCONTROL, f"{SHOWN}\nanother line that was c")[2] == 0
 
 
 @pytest.mark.parametrize("text", ["see JobState=FAILED there\n", "JobId=3 JobName=x\n", "JobState=ODD ExitCode=1:0\n"])
