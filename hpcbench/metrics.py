@@ -66,7 +66,7 @@ TABLES: dict[str, tuple[str, ...]] = {
         "path", "format", "bytes", "lines", "records", "unread", "sha256",
         "run", "case", "site", "benchmark", "repeat", "parameters_from",
     ),
-    "cases": ("run", "case", "site", "benchmark", "repeat", "state", "reason", "parameters_from"),
+    "cases": ("run", "case", "site", "benchmark", "kind", "repeat", "state", "reason", "parameters_from"),
     "steps": (
         "step", "epoch", "rank", "time", "loss", "lr", "grad_norm", "step_time",
         "samples_per_second", "tokens_per_second", "mfu", "attempt", "warmup", "steady",

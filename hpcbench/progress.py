@@ -76,6 +76,9 @@ def comparison(metrics: Metrics, comparisons: Sequence[Comparison]) -> None:
             console.print(table)
             if each.warmup:
                 console.print(Text(f"not steady, in no mean: step {ranges(each.warmup)}"))
+    if hidden := sum(each.unmeasured for each in comparisons):
+        what = "log holds" if hidden == 1 else "logs hold"
+        console.print(Text(f"{hidden} more {what} none of the numbers that are compared; -o DIR writes what there is"))
     shown_events = metrics.events[metrics.events["kind"].isin(FAILURE_KINDS)]
     for event in list(rows(shown_events))[:_MAX_FAILURES]:
         what = f"{event.source}:{event.line}: {event.kind.replace('_', ' ')}: {event.message}"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpcbench.analyse.measure import PARTS, Key, Measured, Part, measure
 from hpcbench.errors import UsageError, nearest
-from hpcbench.metrics import COLUMNS, COUNTED, rows, shown
+from hpcbench.metrics import COLUMNS, COUNTED, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,12 +25,24 @@ SCALING = frozenset(
 )
 
 
-_FALLBACK = (  # headline of logs that name none: the first three that there are
-    "step_time", "tokens_per_second", "samples_per_second", "tokens_per_second_per_device",
-    "duration", "output_tokens_per_second", "ttft_mean", "latency_mean", "requests_per_second", "wall_time",
-)  # fmt: skip
+# What logs that name no benchmark are compared by, best first, and what such a comparison is called.
+_SPEEDS = ("step_time", "tokens_per_second", "samples_per_second", "tokens_per_second_per_device")
+_HEADLINES: dict[str, tuple[str, ...]] = {
+    "training": (*_SPEEDS, "mean_samples_per_second", "duration", "wall_time", "validation_loss"),
+    "inference": (
+        "output_tokens_per_second", "tokens_per_second", "samples_per_second", "requests_per_second", "ttft_mean",
+        "tpot_mean", "latency_mean", "ttft_median", "tpot_median", "latency_median", "total_tokens_per_second",
+        "wall_time",
+    ),
+    "evaluation": ("wall_time",),
+    "system": ("wall_time", "user_time", "max_memory"),
+}  # fmt: skip
+_HEADLINES[""] = tuple(dict.fromkeys(name for names in _HEADLINES.values() for name in names))
+_TITLES = {"training": "Training", "inference": "Inference", "evaluation": "Evaluation", "system": "Programs"}
+_KINDS = ["", *_TITLES]
 _CONFIDENCE = 0.95
-_APART = ("endpoint", "model", "strategy", "scenario", "backend")  # columns of counters that tell measurements apart
+# Axes whose values are different things to do, not different ways to do one thing.
+_TASKS = frozenset({"log", "scenario", "strategy", "test", "part", "block"})
 
 
 @dataclass(frozen=True)
@@ -90,7 +104,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The cases of one benchmark side by side. `metrics[0]` is what ratios are of."""
+    """The cases of one benchmark side by side. `metrics[0]` is what ratios are of.
+
+    Logs that hpcbench did not launch name no benchmark: those that tell of one kind of thing (`Kind`) are compared.
+    """
 
     benchmark: str
     title: str
@@ -101,10 +118,11 @@ class Comparison:
     rows: tuple[Row, ...]
     warmup: tuple[int, ...] = ()  # the steps that no mean includes
     units: Mapping[str, str] = field(default_factory=dict)
+    unmeasured: int = 0  # logs that have no row, because they hold none of the metrics
 
 
 def compare(metrics: Metrics, baseline: Mapping[str, str] | None = None) -> list[Comparison]:
-    """Compare the cases of each benchmark in `metrics`.
+    """Compare the cases of each benchmark in `metrics`, and those of each kind of which nothing names a benchmark.
 
     `baseline` names the point that ratios are against, as text (``{"threads": "1"}``; ``first`` is the first value);
     without it, and for a benchmark that has no such point, the benchmark's own is used, else the first value of a
@@ -112,58 +130,89 @@ def compare(metrics: Metrics, baseline: Mapping[str, str] | None = None) -> list
     none of the sweeps.
     """
     cases = metrics.cases
+    groups: dict[tuple[str, str], list[int]] = {}
+    for position, (benchmark, kind) in enumerate(zip(cases["benchmark"], cases["kind"], strict=True)):
+        groups.setdefault((str(benchmark), "" if benchmark else str(kind)), []).append(position)
     comparisons, refused = [], []
-    for benchmark in dict.fromkeys(cases["benchmark"]):
-        group = cases[cases["benchmark"] == benchmark]
+    for benchmark, kind in sorted(groups, key=lambda key: _KINDS.index(key[1])):
+        group = cases.iloc[groups[benchmark, kind]]
         try:
-            comparisons.append(_compare(metrics, str(benchmark), group, baseline))
+            comparisons.append(_compare(metrics, benchmark, kind, group, baseline))
         except UsageError as error:
             refused.append(error)
-            comparisons.append(_compare(metrics, str(benchmark), group, None))
+            comparisons.append(_compare(metrics, benchmark, kind, group, None))
     if refused and len(refused) == len(comparisons):
         raise refused[0]
     return comparisons
 
 
-def _compare(metrics: Metrics, benchmark: str, cases: pd.DataFrame, baseline: Mapping[str, str] | None) -> Comparison:
+def _compare(
+    metrics: Metrics, benchmark: str, kind: str, cases: pd.DataFrame, baseline: Mapping[str, str] | None
+) -> Comparison:
     names = [name for name in metrics.parameters if name in cases and cases[name].notna().any()]
     identity = [name for name in ("run", "site") if cases[name].nunique() > 1]
-    axes = tuple(identity + [name for name in names if cases[name].nunique(dropna=False) > 1])
-    fixed = {name: _clean(cases[name].iloc[0]) for name in names if name not in axes}
-    measured = _measure(metrics, cases)
-    wanted = [name for name in metrics.headline.get(benchmark, ()) if any(name in row for row in measured.values())]
-    columns = tuple(wanted or [name for name in _FALLBACK if any(name in row for row in measured.values())][:3])
+    of_cases = tuple(identity + [name for name in names if cases[name].nunique(dropna=False) > 1])
+    fixed = {name: _clean(cases[name].iloc[0]) for name in names if name not in of_cases}
+    keys = list(zip(cases["run"].map(str), cases["case"].map(str), strict=True))
+    measured = measure(metrics, set(keys))
+    several = {name for parts in measured.values() for part in parts for name, _ in part}
+    axes = (*of_cases, *(name for name in PARTS if name in several and name not in of_cases))
+    columns = _headline(metrics.headline.get(benchmark, ()), kind, measured)
+    states = dict(zip(keys, cases["state"], strict=True))
     points = []
-    for point, members in _points(cases, axes):
-        keys = tuple((str(run), str(case)) for run, case in zip(members["run"], members["case"], strict=True))
-        counted = [key for key, state in zip(keys, members["state"], strict=True) if state in COUNTED]
-        spreads = {name: _spread([measured[key][name] for key in counted if name in measured[key]]) for name in columns}
-        points.append(Row(point, keys, len(counted), spreads))
-    chosen = _baseline(axes, points, baseline, metrics.baseline.get(benchmark, {}))
+    for point, members in _points(cases, keys, measured, axes):
+        counted = [measured[key].get(part, {}) for key, part in members if states[key] in COUNTED]
+        spreads = {name: _spread([found[name] for found in counted if name in found]) for name in columns}
+        points.append(Row(point, tuple(key for key, _ in members), len(counted), spreads))
+    # of logs that only their names tell apart, those without a number say nothing beside the others
+    by_name = axes[:1] == ("log",)
+    told = [row for row in points if not by_name or any(spread.values for spread in row.metrics.values())]
+    chosen = _baseline(axes, told, baseline, metrics.baseline.get(benchmark, {}))
     own = {source for source, key in metrics.owners().items() if key in measured}
     steps = metrics.steps[metrics.steps["source"].isin(own)]
     warm = set(steps.loc[~steps["steady"], "step"]) - set(steps.loc[steps["steady"], "step"])
     title = next((str(run.get("title", "")) for run in metrics.runs.values() if run.get("benchmark") == benchmark), "")
     return Comparison(
         benchmark,
-        shown(title or benchmark or "Logs", 200),
+        shown(title or benchmark or _TITLES[kind], 200),
         axes,
         fixed,
         columns,
         chosen,
-        tuple(_with_ratios(points, axes, columns, chosen)),
+        tuple(_with_ratios(told, axes, columns, chosen)),
         tuple(sorted(int(step) for step in warm if math.isfinite(step))),
         _units(metrics, benchmark),
+        len(points) - len(told),
     )
 
 
-def _points(cases: pd.DataFrame, axes: Sequence[str]) -> list[tuple[dict[str, Any], pd.DataFrame]]:
-    """Group cases by their values on the axes, in order: numbers by size, then words."""
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for position, values in enumerate(zip(*(cases[axis] for axis in axes), strict=True) if axes else [()] * len(cases)):
-        groups.setdefault(tuple(_clean(value) for value in values), []).append(position)
+def _headline(
+    wanted: Sequence[str], kind: str, measured: Mapping[Key, Mapping[Part, Mapping[str, Measured]]]
+) -> tuple[str, ...]:
+    """Choose the metrics to compare: those `wanted` that there are, else the three that most cases of a kind have."""
+    counts = Counter(name for parts in measured.values() for found in parts.values() for name in found)
+    if chosen := tuple(name for name in wanted if counts[name]):
+        return chosen
+    usual = [name for name in _HEADLINES[kind] if counts[name]]
+    most = sorted(usual, key=lambda name: (not COLUMNS[name].is_speed, -counts[name], usual.index(name)))[:3]
+    return tuple(name for name in usual if name in most)
+
+
+def _points(
+    cases: pd.DataFrame,
+    keys: Sequence[Key],
+    measured: Mapping[Key, Mapping[Part, object]],
+    axes: Sequence[str],
+) -> list[tuple[dict[str, Any], list[tuple[Key, Part]]]]:
+    """Group cases, and their measurements, by the values on the axes, in order: numbers by size, then words."""
+    groups: dict[tuple[Any, ...], list[tuple[Key, Part]]] = {}
+    own = {axis: cases[axis].tolist() for axis in axes if axis in cases}
+    for position, key in enumerate(keys):
+        for part in measured[key] or [()]:
+            here = {**{axis: _clean(values[position]) for axis, values in own.items()}, **dict(part)}
+            groups.setdefault(tuple(here.get(axis) for axis in axes), []).append((key, part))
     ordered = sorted(groups, key=lambda values: [order(value) for value in values])
-    return [(dict(zip(axes, values, strict=True)), cases.iloc[groups[values]]) for values in ordered]
+    return [(dict(zip(axes, values, strict=True)), groups[values]) for values in ordered]
 
 
 def order(value: object) -> tuple[int, float, str]:
@@ -186,104 +235,7 @@ def _clean(value: Any) -> Any:
     return value
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """One metric of one case."""
-
-    mean: float
-    std: float
-    steps: int
-    source: str
-
-
-def _measure(metrics: Metrics, cases: pd.DataFrame) -> dict[tuple[str, str], dict[str, _Measured]]:
-    """Reduce every case to one value a metric."""
-    case_of = metrics.owners()
-    keys = {(str(run), str(case)) for run, case in zip(cases["run"], cases["case"], strict=True)}
-    measured: dict[tuple[str, str], dict[str, _Measured]] = {key: {} for key in keys}
-    columns = [name for name in COLUMNS if name in metrics.steps]
-    for source, steps in metrics.steps[metrics.steps["steady"]].groupby("source"):
-        key = case_of.get(str(source))
-        if key not in measured:
-            continue
-        for name in columns:
-            if (found := _steady(steps, name, str(source))) is not None:
-                measured[key].setdefault(name, found)
-    _measure_epochs(metrics, case_of, measured)
-    # what the program says of itself, then other logs, then what was measured around it all
-    rank = {"hpcbench-records": 0, "hpcbench-exit": 2}
-    ranked = sorted(rows(metrics.counters), key=lambda row: rank.get(row.format, 1))
-    several: dict[tuple[str, str], list[float]] = {}
-    for row in ranked:
-        # "duration" is an epoch's; what load generators call so is as long as they were told
-        if row.name in COLUMNS and row.name != "duration" and math.isfinite(row.value):
-            several.setdefault((row.source, row.name), []).append(float(row.value))
-    apart = {
-        (row.source, row.name)
-        for row in ranked
-        if any(isinstance(getattr(row, name, None), str) and getattr(row, name) for name in _APART)
-    }
-    for (source, name), values in several.items():
-        key = case_of.get(source)
-        # several measurements of different things in one file are no one number of its case
-        if key in measured and (len(values) == 1 or (source, name) not in apart):
-            std = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-            measured[key].setdefault(name, _Measured(float(np.mean(values)), std, len(values) - 1, source))
-    evals = metrics.evals
-    final = evals[(evals["task"] == "validation") & (evals["metric"] == "loss")]
-    for row in rows(final):  # in the order of the log: the last one stays
-        key = case_of.get(row.source)
-        if key in measured:
-            measured[key]["validation_loss"] = _Measured(float(row.value), math.nan, 0, row.source)
-    return measured
-
-
-def _measure_epochs(
-    metrics: Metrics,
-    case_of: Mapping[str, tuple[str, str]],
-    measured: dict[tuple[str, str], dict[str, _Measured]],
-) -> None:
-    """Reduce epochs to a duration and a rate: the first epoch is left out where there are several.
-
-    An epoch lasts as long as its ranks take on average, and its rate is the sum of theirs; both are then averaged over
-    epochs.
-    """
-    owners = [case_of.get(str(source)) for source in metrics.epochs["source"]]
-    for key in dict.fromkeys(owners):
-        if key not in measured:
-            continue
-        epochs = metrics.epochs[[owner == key for owner in owners]]
-        by_epoch = epochs.groupby("epoch")
-        for name, per_epoch in (
-            ("duration", by_epoch["duration"].mean()),
-            ("tokens_per_second", by_epoch["tokens_per_second"].sum(min_count=1)),
-        ):
-            values = per_epoch.to_numpy(dtype=float)
-            values = values[1:] if len(values) > 1 else values
-            values = values[np.isfinite(values)]
-            if len(values):
-                std = float(values.std(ddof=1)) if len(values) > 1 else math.nan
-                found = _Measured(float(values.mean()), std, len(values), str(epochs["source"].iloc[0]))
-                measured[key].setdefault(name, found)
-
-
-def _steady(steps: pd.DataFrame, name: str, source: str) -> _Measured | None:
-    """Average a column over steady steps: a rate over time (all the work / all the time), anything else plainly."""
-    values = steps[name].to_numpy(dtype=float)
-    known = np.isfinite(values)
-    if not known.any():
-        return None
-    mean = float(values[known].mean())
-    if COLUMNS[name].unit.endswith("/s"):
-        times = steps["step_time"].to_numpy(dtype=float)
-        both = known & np.isfinite(times)
-        if both.any() and times[both].sum() > 0:
-            mean = float((values[both] * times[both]).sum() / times[both].sum())
-    std = float(values[known].std(ddof=1)) if known.sum() > 1 else math.nan
-    return _Measured(mean, std, int(known.sum()), source)
-
-
-def _spread(measured: Sequence[_Measured]) -> Spread:
+def _spread(measured: Sequence[Measured]) -> Spread:
     deviations = [each.std for each in measured if not math.isnan(each.std)]
     return Spread(
         tuple(each.mean for each in measured),
@@ -316,7 +268,7 @@ def _baseline(
     if not chosen and axes:
         scaling = [name for name in axes if name in SCALING]
         # logs that differ in nothing that has a name may be of anything: which is faster says nothing
-        natural = scaling[0] if scaling else axes[0] if len(axes) == 1 and axes != ("log",) else None
+        natural = scaling[0] if scaling else axes[0] if len(axes) == 1 and axes[0] not in _TASKS else None
         if natural is not None:
             chosen[natural] = _values(points, natural)[0]
     return chosen

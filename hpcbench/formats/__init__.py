@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from hpcbench.errors import UsageError, nearest
 
@@ -168,19 +168,26 @@ class Block:
     size: int = 1 << 20
 
 
+# What a log tells of, in the order in which one of several decides what a case is.
+Kind = Literal["training", "inference", "evaluation", "system"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
 @dataclass(frozen=True)
 class Format:
-    """A kind of log file.
+    """The form of a log.
 
-    A file is of this kind when one of its `parts` that is not weak is found in it. The first `warmup` steps are marked
-    as such. `finish` may complete the tables (for example the step that a line belongs to). A file that holds all of
-    `sniff` is given whole to `document`, with its name. A case may leave `several` files of this kind.
+    A file has it when one of its `parts` that is not weak is found in it. `kind` says what such a log tells of; logs of
+    one kind are compared. The first `warmup` steps are marked as such. `finish` may complete the tables (for example
+    the step that a line belongs to). A file that holds all of `sniff` is given whole to `document`, with its name. A
+    case may leave `several` files of this format.
     `untried` says what the format was written from, where no real file was at hand.
     """
 
     name: str
     title: str
     example: str
+    kind: Kind = "system"
     parts: tuple[Line | Each | Block, ...] = ()
     warmup: int = 0
     finish: Callable[[Tables], None] | None = None

@@ -126,6 +126,7 @@ def _request(line: bytes) -> list[tuple[str, dict[str, Any]]] | None:
 FORMATS = (
     Format(
         name="aiperf",
+        kind="inference",
         title="aiperf and genai-perf, JSON",
         example='{"request_throughput": {"unit": "requests/sec", "avg": 2.5}, '
         '"request_latency": {"unit": "ms", "avg": 800.5, "p99": 950.25}}',
@@ -135,6 +136,7 @@ FORMATS = (
     ),
     Format(
         name="aiperf-requests",
+        kind="inference",
         title="aiperf profile_export.jsonl",
         example='{"metadata": {"request_start_ns": 1700000000000000000, "request_end_ns": 1700000000500000000, '
         '"was_cancelled": false}, "metrics": {"time_to_first_token": {"value": 80.5, "unit": "ms"}}, "error": null}',

@@ -80,6 +80,7 @@ def _name_jobs(jobs: Rows, events: Rows) -> None:
 FORMATS = (
     Format(
         name="cerebras",
+        kind="training",
         title="Cerebras Model Zoo training and validation",
         example="2025-11-03 10:15:20,417 INFO:   | Train Device=CSX, Step=50, Loss=7.10211, Rate=33.12 samples/sec, "
         "GlobalRate=33.05 samples/sec, LoopTimeRemaining=0:12:01, TimeRemaining=0:12:01",

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from hpcbench import config
-from hpcbench.formats import Format, Line
+from hpcbench.formats import Format, Kind, Line
 
 # A group that holds a repetition without end and is itself repeated without end. Those of this package are tested.
 _REPEATED = re.compile(r"\((?:\?:)?[^()]*(?:[+*]|\{\d+,\})[^()]*\)(?:[+*]|\{\d+,\})")
@@ -32,6 +32,7 @@ class _Line(config.Model):
 class _Format(config.FileModel):
     title: str
     example: str
+    kind: Kind = "training"
     warmup: Annotated[int, Field(ge=0)] = 0
     lines: Annotated[list[_Line], Field(min_length=1)]
 
@@ -69,4 +70,4 @@ def load_file(file: Path) -> Format:
         parts.append(line)
     if all(line.weak for line in parts):
         raise found.origin.error("every line is weak: no file could be known by them", "lines")
-    return Format(file.stem, found.title, found.example, tuple(parts), found.warmup)
+    return Format(file.stem, found.title, found.example, found.kind, tuple(parts), found.warmup)

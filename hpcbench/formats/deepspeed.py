@@ -8,6 +8,7 @@ _MEMORY = r", MemAllocated=<memory_allocated GiB>GB, MaxMemAllocated=<max_device
 FORMATS = (
     Format(
         name="deepspeed",
+        kind="training",
         title="DeepSpeed",
         example="[2024-02-03 09:10:11,123] [INFO] [logging.py:96:log_dist] [Rank 0] step=10, skipped=1, "
         "lr=[0.0003, 0.0003], mom=[(0.9, 0.95), (0.9, 0.95)]",

@@ -158,6 +158,7 @@ def _finish(tables: Tables) -> None:
 FORMATS = (
     Format(
         name="dllogger-json",
+        kind="training",
         title="NVIDIA DLLogger, JSON lines",
         example='DLLL {"timestamp": "1650000000.25", "datetime": "2022-04-15 05:20:00.250000", "elapsedtime": "12.5", '
         '"type": "LOG", "step": [1, 20], "data": {"train.loss": 6.25, "train.total_ips": 2512.5}}',
@@ -167,6 +168,7 @@ FORMATS = (
     ),
     Format(
         name="dllogger",
+        kind="training",
         title="NVIDIA DLLogger, lines for people",
         example="DLL 2022-04-15 05:20:00.250000 - Iteration: 20  throughput_train : 151.250 seq/s mlm_loss : 9.8765  "
         "total_loss : 10.5432  learning_rate : 5.0e-06 ",

@@ -102,6 +102,7 @@ def _read(line: bytes) -> Sequence[tuple[str, dict[str, Any]]] | None:
 FORMATS = (
     Format(
         name="fairseq",
+        kind="training",
         title="fairseq-train",
         example="2023-04-05 06:07:08 | INFO | train_inner | epoch 001:    100 / 4000 loss=9.876, nll_loss=9.123, "
         "ppl=557.7, wps=45678, ups=1.25, wpb=36542, bsz=1024, num_updates=100, lr=1.25e-05, gnorm=2.345, "

@@ -59,6 +59,7 @@ def _number_steps(tables: Tables) -> None:
 FORMATS = (
     Format(
         name="graphcore",
+        kind="training",
         title="Graphcore IPU: PopTorch training tutorials",
         example="Graph compilation: 100%|##########| 100/100 [00:21<00:00]",
         parts=(

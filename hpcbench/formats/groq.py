@@ -41,6 +41,7 @@ def _row(source: str, *, weak: bool = False) -> tuple[Line, ...]:
 FORMATS = (
     Format(
         name="groqflow",
+        kind="training",
         title="GroqFlow proof points",
         example="|  groq  |  78.12%  |           0.06          |    17000.50    |         0.05         |   21111.20  |",
         parts=(*_row("cpu", weak=True), *_row("groq")),

@@ -148,6 +148,7 @@ def _objects(value: object) -> list[dict[str, Any]]:
 FORMATS = (
     Format(
         name="guidellm",
+        kind="inference",
         title="guidellm benchmarks, JSON",
         example='{"benchmarks": [{"type_": "generative_benchmark", "config": {"strategy": {"type_": "concurrent", '
         '"streams": 4}}, "metrics": {"requests_per_second": {"successful": {"mean": 2.5, "count": 10}}, '

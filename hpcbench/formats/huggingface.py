@@ -143,12 +143,14 @@ def _numbers(entry: Mapping[str, Any]) -> dict[str, float]:
 FORMATS = (
     Format(
         name="hf-trainer",
+        kind="training",
         title="Hugging Face Trainer, console",
         example="{'loss': 1.1409, 'grad_norm': 2.757542, 'learning_rate': 1.81e-05, 'epoch': 0.91}",
         parts=(_console("{'loss': "), _console("{'eval_"), _console("{'train_runtime': ")),
     ),
     Format(
         name="hf-trainer-state",
+        kind="training",
         title="Hugging Face trainer_state.json",
         example='{"global_step": 10, "log_history": [{"epoch": 0.5, "learning_rate": 2e-05, "loss": 2.5, "step": 5}]}',
         sniff=('"log_history"', '"global_step"'),
@@ -156,6 +158,7 @@ FORMATS = (
     ),
     Format(
         name="hf-results",
+        kind="training",
         title="Hugging Face all_results.json, train_results.json, eval_results.json",
         example='{"epoch": 10.0, "train_loss": 0.447, "train_runtime": 64358.1, "train_samples_per_second": 0.511}',
         sniff=('_runtime": ', '_samples_per_second": '),

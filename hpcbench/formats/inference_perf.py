@@ -87,6 +87,7 @@ def _statistics(text: Text, at: int, key: str, name: str, value: object) -> list
 FORMATS = (
     Format(
         name="inference-perf",
+        kind="inference",
         title="inference-perf lifecycle metrics, JSON",
         example='{"load_summary": {"count": 10}, "successes": {"count": 10, "latency": {"time_to_first_token": '
         '{"mean": 0.125, "p99": 0.25}}}, "failures": {"count": 0}}',

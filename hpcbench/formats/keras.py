@@ -133,6 +133,7 @@ class _Summary:
 FORMATS = (
     Format(
         name="keras",
+        kind="training",
         title="Keras, verbose=1 and verbose=2",
         example="14/14 - 3s - 213ms/step - accuracy: 0.8125 - loss: 0.5432 - val_accuracy: 0.7969 - val_loss: 0.6012",
         parts=(

@@ -91,6 +91,7 @@ _OTHERS = frozenset({"", "step", "epoch", "rank", "time", "attempt", "warmup", "
 FORMATS = (
     Format(
         name="lightning-csv",
+        kind="training",
         title="PyTorch Lightning CSVLogger, metrics.csv",
         example="epoch,step,train_loss,val_loss\n0,49,2.5,\n0,49,,2.75",
         sniff=(",step",),  # a metric or the epoch stands before it

@@ -127,6 +127,7 @@ def _times(line: bytes) -> list[tuple[str, dict[str, Any]]] | None:
 FORMATS = (
     Format(
         name="llama-bench",
+        kind="inference",
         title="llama-bench, Markdown",
         example="| llama 7B Q4_0                  |   3.56 GiB |     6.74 B | CUDA       |  99 |           pp512 |"
         "       1200.50 ± 2.25 |",
@@ -135,6 +136,7 @@ FORMATS = (
     ),
     Format(
         name="llama-bench-csv",
+        kind="inference",
         title="llama-bench, CSV",
         example="build_commit,model_type,backends,n_prompt,n_gen,avg_ns,stddev_ns,avg_ts,stddev_ts\n"
         '"abc","llama 7B Q4_0","CUDA","512","0","256000000","1000000","2000.5","8.25"',
@@ -144,6 +146,7 @@ FORMATS = (
     ),
     Format(
         name="llama-bench-json",
+        kind="inference",
         title="llama-bench, JSON and JSON lines",
         example='{"model_type": "llama 7B Q4_0", "backends": "CUDA", "n_prompt": 512, "n_gen": 0, '
         '"avg_ns": 256000000, "stddev_ns": 1000000, "avg_ts": 2000.5, "stddev_ts": 8.25}',
@@ -154,6 +157,7 @@ FORMATS = (
     ),
     Format(
         name="llama-cpp",
+        kind="inference",
         title="llama.cpp, the times at the end of a run",
         example="llama_perf_context_print:        eval time =    2000.50 ms /    99 runs   (   20.21 ms per token,"
         "    49.49 tokens per second)",

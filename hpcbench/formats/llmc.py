@@ -34,6 +34,7 @@ def _cuda_steps(tables: Tables) -> None:
 FORMATS = (
     Format(
         name="llmc-cpu",
+        kind="training",
         title="llm.c train_gpt2 on a CPU",
         example="step 0: train loss 5.356189 (took 1452.121000 ms)",
         warmup=1,
@@ -45,6 +46,7 @@ FORMATS = (
     ),
     Format(
         name="llmc-cuda",
+        kind="training",
         title="llm.c train_gpt2cu on GPUs",
         example="step    1/3 | loss 11.032358 (+nanz)| norm 22.1414 (+nanz)| lr 8.57e-07 | 2517.44 ms "
         "| 39.9% bf16 MFU | 208262 tok/s",
@@ -79,6 +81,7 @@ FORMATS = (
     ),
     Format(
         name="llmc-main-log",
+        kind="training",
         title="llm.c main.log",
         example="s:0 trl:11.0116 lr:0.000001 norm:14.96",
         parts=(

@@ -52,6 +52,7 @@ def _document(data: bytes, _name: str) -> Reading:
 FORMATS = (
     Format(
         name="llmperf",
+        kind="inference",
         title="llmperf summary, JSON",
         example='{"num_concurrent_requests": 2, "results_ttft_s_mean": 0.25, "results_ttft_s_quantiles_p99": 0.5, '
         '"results_end_to_end_latency_s_mean": 1.5}',

@@ -7,6 +7,7 @@ from hpcbench.formats import Format, Line
 FORMATS = (
     Format(
         name="maxtext",
+        kind="training",
         title="MaxText",
         example="completed step: 7, seconds: 2.345, TFLOP/s/device: 210.987, Tokens/s/device: 6543.210, "
         "total_weights: 65536, loss: 9.876",

@@ -55,6 +55,7 @@ _PLACES = {
 FORMATS = (
     Format(
         name="megatron",
+        kind="training",
         title="Megatron-LM and Megatron-DeepSpeed",
         example=" iteration       20/    5000 | consumed samples:         5120 | elapsed time per iteration (ms): "
         "611.5 | throughput per GPU (TFLOP/s/GPU): 402.3 | learning rate: 3.000000E-06 | global batch size:   256 | "

@@ -95,6 +95,7 @@ def _between(start: float, stop: float) -> float:
 FORMATS = (
     Format(
         name="mllog",
+        kind="training",
         title="MLPerf training, :::MLLOG",
         example=':::MLLOG {"namespace": "", "time_ms": 1700000000123, "event_type": "POINT_IN_TIME", '
         '"key": "eval_accuracy", "value": 0.7125, "metadata": {"file": "train.py", "lineno": 10, "epoch_num": 3}}',

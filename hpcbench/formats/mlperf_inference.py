@@ -121,6 +121,7 @@ def _detail(line: bytes) -> list[tuple[str, dict[str, Any]]] | None:
 FORMATS = (
     Format(
         name="mlperf-inference-summary",
+        kind="inference",
         title="MLPerf inference, mlperf_log_summary.txt",
         example="MLPerf Results Summary\nScenario : Offline\nSamples per second: 20.5\nResult is : VALID\n",
         parts=(Block("MLPerf Results Summary", _summary, size=1 << 16),),
@@ -128,6 +129,7 @@ FORMATS = (
     ),
     Format(
         name="mlperf-inference-detail",
+        kind="inference",
         title="MLPerf inference, mlperf_log_detail.txt",
         example=':::MLLOG {"key": "result_mean_latency_ns", "value": 20500000, "time_ms": 90.5, "metadata": '
         '{"is_error": false, "is_warning": false, "file": "results.cc", "line_no": 1}}',

@@ -32,6 +32,7 @@ _CLOCK = r"train_time:<elapsed ms>ms step_avg:<mean_step_time ms>ms"
 FORMATS = (
     Format(
         name="nanogpt",
+        kind="training",
         title="nanoGPT train.py",
         example="iter 5: loss 4.2082, time 1431.27ms, mfu 12.01%",
         parts=(
@@ -58,6 +59,7 @@ FORMATS = (
     ),
     Format(
         name="modded-nanogpt",
+        kind="training",
         title="modded-nanogpt",
         example="step:120/1750 train_loss:4.4112 train_time:17602ms step_avg:160.02ms",
         parts=(

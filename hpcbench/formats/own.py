@@ -84,6 +84,7 @@ def _plain(value: object) -> object:
 FORMATS = (
     Format(
         name="hpcbench-records",
+        kind="training",
         title="records of hpcbench's workloads",
         example='{"record": "step", "step": 1, "loss": 5.37, "step_time": 0.0213, "tokens_per_second": 12019.2}',
         parts=(Each('"record"', _read_record),),

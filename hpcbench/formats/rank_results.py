@@ -39,6 +39,7 @@ def _is_number(value: object) -> bool:
 FORMATS = (
     Format(
         name="rank-results",
+        kind="training",
         title="results of one rank and epoch, JSON",
         example='{"validation_loss": 5.93, "bleu": 1.3, "training_time": 27.08, "tokens_per_sec": 82900.5}',
         sniff=('"training_time"', '"tokens_per_sec"'),

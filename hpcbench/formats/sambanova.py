@@ -76,6 +76,7 @@ def _tests() -> tuple[Line, ...]:
 FORMATS = (
     Format(
         name="sambanova-bert",
+        kind="training",
         title="SambaNova SN30: BERT (transformers_hook)",
         example="2024-05-02 11:20:37,938 - apps.nlp.transformers_on_rdu.tasks.lm_tasks.bert_mlperf_trainer - Process ID"
         " 7 - info     - epoch:0|local_step:3|global_step:3|average_loss:10.05339|step_loss:10.05339|step_ns_loss:0.67"
@@ -101,6 +102,7 @@ FORMATS = (
     ),
     Format(
         name="sambanova",
+        kind="training",
         title="SambaNova SN30: SambaFlow's applications and Model Zoo examples",
         example="inner train loop time : 36.31429 for 10 epochs, number of global steps: 9, e2e samples_per_sec: 563.9",
         parts=(
@@ -129,6 +131,7 @@ FORMATS = (
     ),
     Format(
         name="sambanova-generation",
+        kind="inference",
         title="SambaNova Model Zoo: latencies of one generation",
         example="    time to first token 1.2034s\n    tokens,  excluding first token 0.3120s\n"
         "    tokens,  overall 0.3400s\n    Total Latency 1.5154s",

@@ -21,6 +21,7 @@ def _document(data: bytes, _name: str) -> Reading:
 FORMATS = (
     Format(
         name="sglang-bench",
+        kind="inference",
         title="sglang.bench_serving",
         example="============ Serving Benchmark Result ============\n"
         "Backend:                                 sglang    \n"
@@ -31,6 +32,7 @@ FORMATS = (
     ),
     Format(
         name="sglang-bench-jsonl",
+        kind="inference",
         title="sglang.bench_serving, JSON lines",
         example='{"backend": "sglang", "request_rate": Infinity, "duration": 2.0, "completed": 4, '
         '"total_output_tokens_retokenized": 80, "request_throughput": 2.0, "mean_ttft_ms": 50.5}',

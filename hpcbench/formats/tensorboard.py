@@ -130,6 +130,7 @@ def _column(tag: str) -> tuple[str, float]:
 FORMATS = (
     Format(
         name="tensorboard",
+        kind="training",
         title="TensorBoard event files",
         # a whole file of two records, whose checksums happen to be letters
         example="\x14\0\0\0\0\0\0\0^=)\x15\x1a\rbrain.Event:2B\x03\n\x01W+}5O"

@@ -52,6 +52,7 @@ def _table(data: bytes) -> Reading:
 FORMATS = (
     Format(
         name="tgi-benchmark",
+        kind="inference",
         title="text-generation-benchmark, Markdown",
         example="| Step           | Batch Size | Average   | Lowest    | Highest   | p50       |\n"
         "|----------------|------------|-----------|-----------|-----------|-----------|\n"

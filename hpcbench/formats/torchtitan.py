@@ -21,6 +21,7 @@ def _flops(tables: Tables) -> None:
 FORMATS = (
     Format(
         name="torchtitan",
+        kind="training",
         title="TorchTitan",
         example="[rank0]:[titan] 2025-03-04 05:06:07,890 - root - INFO - step: 40  loss:  5.1234  grad_norm:  1.2345  "
         "memory: 40.12GiB(50.65%)  tps: 7,123  tflops: 401.25  mfu: 40.57%",

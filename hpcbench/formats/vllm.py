@@ -187,6 +187,7 @@ def _document(data: bytes, _name: str) -> Reading:
 FORMATS = (
     Format(
         name="vllm-bench",
+        kind="inference",
         title="vllm bench serve",
         example="============ Serving Benchmark Result ============\n"
         "Successful requests:                     20        \nMean TTFT (ms):                          120.25    \n",
@@ -195,6 +196,7 @@ FORMATS = (
     ),
     Format(
         name="vllm-bench-json",
+        kind="inference",
         title="vllm bench serve, JSON",
         example='{"backend": "vllm", "model_id": "m-1", "request_rate": "inf", "duration": 2.0, "completed": 4, '
         '"request_throughput": 2.0, "mean_ttft_ms": 50.5, "p99_ttft_ms": 80.5}',

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpcbench.formats import KINDS, Kind, all_formats
 from hpcbench.metrics import COLUMNS, TABLES, TEXT, Metrics
 from hpcbench.parse.files import FILE
 from hpcbench.parse.sources import Source, describe, storable
@@ -71,6 +72,13 @@ def assemble(
 
 def _cases(sources: Sequence[Source], runs: Mapping[str, Run]) -> list[dict[str, Any]]:
     """List the cases: all that a run planned, with their true state, and those that foreign logs show."""
+    kinds: dict[tuple[str, str], Kind] = {}
+    known = all_formats()
+    for source in sources:
+        for name in source.formats:
+            if name in known:
+                here = (source.run, source.case)
+                kinds[here] = min(known[name].kind, kinds.get(here, "system"), key=KINDS.index)
     rows: list[dict[str, Any]] = []
     for name, run in runs.items():
         for each in run.states(list(dict.fromkeys(run.cases))):
@@ -81,6 +89,7 @@ def _cases(sources: Sequence[Source], runs: Mapping[str, Run]) -> list[dict[str,
                 "case": each.case,
                 "site": description["site"],
                 "benchmark": description["benchmark"],
+                "kind": kinds.get((name, each.case), ""),
                 "repeat": description["repeat"],
                 "state": each.state,
                 "reason": storable(each.reason),
@@ -103,6 +112,7 @@ def _cases(sources: Sequence[Source], runs: Mapping[str, Run]) -> list[dict[str,
                 "case": source.case,
                 "site": source.description.get("site", ""),
                 "benchmark": source.description.get("benchmark", ""),
+                "kind": kinds.get((source.run, source.case), "system"),
                 "repeat": source.repeat,
                 "state": state,
                 "reason": storable(reason),

@@ -345,13 +345,60 @@ def test_logs_without_a_headline_are_compared_by_what_they_have(tmp_path):
     (tmp_path / "a.log").write_text(written.llmc([30, 10, 20]))
     [comparison] = compare(parse(tmp_path))
     assert comparison.metrics == ("step_time",)
-    assert comparison.title == "Logs"
+    assert comparison.title == "Training"
 
 
 def test_logs_without_any_metric_have_none(tmp_path):
-    (tmp_path / "main.log").write_text("s:0 tel:11.0095\ns:0 trl:11.0116 lr:0.000001 norm:14.96\n")
+    (tmp_path / "main.log").write_text("s:0 trl:11.0116 lr:0.000001 norm:14.96\n")
     [comparison] = compare(parse(tmp_path))
     assert comparison.metrics == ()
+
+
+VLLM = """============ Serving Benchmark Result ============
+Successful requests:                     {requests}
+Benchmark duration (s):                  30.85
+Request throughput (req/s):              {rate}
+Output token throughput (tok/s):         {tokens}
+"""
+
+
+def test_logs_of_one_kind_are_compared_with_each_other_only(tmp_path):
+    (tmp_path / "train.log").write_text(written.llmc([30, 10, 20]))
+    (tmp_path / "idle.log").write_text("s:0 trl:11.0116 lr:0.000001 norm:14.96\n")
+    (tmp_path / "serve.log").write_text(VLLM.format(requests=1000, rate=32.42, tokens=6582.87))
+    (tmp_path / "run.txt").write_text("\nreal\t0m56.9s\nuser\t0m1.2s\nsys\t0m0.1s\n")
+    found = {each.title: each for each in compare(parse(tmp_path))}
+    assert list(found) == ["Training", "Inference", "Programs"]
+    assert found["Training"].metrics == ("step_time",)
+    assert [row.point["log"] for row in found["Training"].rows] == ["train"]
+    assert found["Training"].unmeasured == 1
+    [served] = found["Inference"].rows
+    assert {name: spread.mean for name, spread in served.metrics.items()} == {
+        "output_tokens_per_second": 6582.87, "requests_per_second": 32.42,
+    }  # fmt: skip
+    [program] = found["Programs"].rows
+    assert program.metrics["wall_time"].mean == 56.9
+
+
+def test_the_metrics_of_most_logs_are_compared_and_a_speed_comes_first(tmp_path):
+    for batch in (1, 2):
+        (tmp_path / f"bs{batch}.log").write_text(written.llmc([30, 10, 20]) + "val loss 4.107830\n")
+    [comparison] = compare(parse(tmp_path))
+    assert comparison.metrics == ("step_time", "validation_loss")
+
+
+def test_the_measurements_of_one_log_have_a_row_each(corpus):
+    [comparison] = compare(parse(corpus / "sites" / "metis_sophia_homework_stdout.txt"))
+    assert comparison.axes == ("endpoint", "model")
+    rates = {row.point["endpoint"]: row.metrics["output_tokens_per_second"].values for row in comparison.rows}
+    assert rates == {"Metis (SambaNova)": (34.6,), "Sophia (NVIDIA)": (15.42,)}
+
+
+def test_different_tasks_have_no_ratio(corpus):
+    [comparison] = compare(parse(corpus / "system" / "perf_stat" / "perf_stat_two_sum.txt"))
+    assert comparison.axes == ("block",)
+    assert [row.metrics["wall_time"].mean for row in comparison.rows] == pytest.approx([60.25, 61.51, 8.558], rel=1e-3)
+    assert not any(row.ratio for row in comparison.rows)
 
 
 def test_no_values_have_no_spread():

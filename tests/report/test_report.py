@@ -369,8 +369,8 @@ def test_two_benchmarks_and_foreign_logs_have_a_chapter_each(tmp_path):
     text = report(parse(tmp_path / "logs"), tmp_path / "out").read_text()
     headings = [line for line in text.splitlines() if line.startswith("#")]
     assert headings == [
-        "# Benchmark one and Benchmark two and Logs",
-        "## Benchmark one", "### Results", "## Benchmark two", "### Results", "## Logs", "### Results",
+        "# Benchmark one and Benchmark two and Training",
+        "## Benchmark one", "### Results", "## Benchmark two", "### Results", "## Training", "### Results",
         "## What did not complete", "## What ran where", "## Where the numbers come from",
     ]  # fmt: skip
     comparisons = [each[0] for each in tables(text) if "runs" in each[0]]

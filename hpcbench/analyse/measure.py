@@ -1,0 +1,137 @@
+"""What each case measured: one value a metric, reduced from steps, epochs, counters and evaluations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hpcbench.metrics import COLUMNS, rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hpcbench.metrics import Metrics
+
+Key = tuple[str, str]  # a run and a case of it
+# The measurement of a case that a value is of, as columns of counters and their values; most cases make but one.
+Part = tuple[tuple[str, Any], ...]
+# Columns of counters that tell the measurements of one log apart.
+PARTS = ("endpoint", "model", "backend", "scenario", "strategy", "test", "batch_size", "part", "block")
+# What the program says of itself comes first, then other logs, then what was measured around it all.
+_RANKS = {"hpcbench-records": 0, "hpcbench-exit": 2}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One metric of one case."""
+
+    mean: float
+    std: float
+    steps: int
+    source: str
+
+
+def measure(metrics: Metrics, keys: set[Key]) -> dict[Key, dict[Part, dict[str, Measured]]]:
+    """Reduce cases to one value a metric, for each of their measurements."""
+    case_of = {source: key for source, key in metrics.owners().items() if key in keys}
+    measured: dict[Key, dict[Part, dict[str, Measured]]] = {key: {} for key in keys}
+    columns = [name for name in COLUMNS if name in metrics.steps]
+    for source, steps in metrics.steps[metrics.steps["steady"]].groupby("source"):
+        if (key := case_of.get(str(source))) is not None:
+            for name in columns:
+                if (found := _over_steps(steps, name, str(source))) is not None:
+                    measured[key].setdefault((), {}).setdefault(name, found)
+    _measure_epochs(metrics, case_of, measured)
+    _measure_counters(metrics, case_of, measured)
+    evals = metrics.evals
+    final = evals[(evals["task"] == "validation") & (evals["metric"] == "loss")]
+    for row in rows(final):  # in the order of the log: the last one stays
+        if (key := case_of.get(row.source)) is not None:
+            found = Measured(float(row.value), math.nan, 0, row.source)
+            measured[key].setdefault((), {})["validation_loss"] = found
+    return measured
+
+
+def _over_steps(steps: pd.DataFrame, name: str, source: str) -> Measured | None:
+    """Average a column over steady steps: a rate over time (all the work / all the time), anything else plainly."""
+    values = steps[name].to_numpy(dtype=float)
+    known = np.isfinite(values)
+    if not known.any():
+        return None
+    mean = float(values[known].mean())
+    if COLUMNS[name].unit.endswith("/s"):
+        times = steps["step_time"].to_numpy(dtype=float)
+        both = known & np.isfinite(times)
+        if both.any() and times[both].sum() > 0:
+            mean = float((values[both] * times[both]).sum() / times[both].sum())
+    std = float(values[known].std(ddof=1)) if known.sum() > 1 else math.nan
+    return Measured(mean, std, int(known.sum()), source)
+
+
+def _measure_epochs(
+    metrics: Metrics, case_of: Mapping[str, Key], measured: Mapping[Key, dict[Part, dict[str, Measured]]]
+) -> None:
+    """Reduce epochs to a duration and a rate: the first epoch is left out where there are several.
+
+    An epoch lasts as long as its ranks take on average, and its rate is the sum of theirs; both are then averaged over
+    epochs.
+    """
+    sources = metrics.epochs["source"].to_numpy()
+    positions: dict[Key, list[int]] = {}
+    for position, source in enumerate(sources.tolist()):
+        if (key := case_of.get(source)) is not None:
+            positions.setdefault(key, []).append(position)
+    for key, own in positions.items():
+        by_epoch = metrics.epochs.iloc[own].groupby("epoch")
+        for name, per_epoch in (
+            ("duration", by_epoch["duration"].mean()),
+            ("tokens_per_second", by_epoch["tokens_per_second"].sum(min_count=1)),
+        ):
+            values = per_epoch.to_numpy(dtype=float)
+            values = values[1:] if len(values) > 1 else values
+            values = values[np.isfinite(values)]
+            if len(values):
+                std = float(values.std(ddof=1)) if len(values) > 1 else math.nan
+                found = Measured(float(values.mean()), std, len(values), str(sources[own[0]]))
+                measured[key].setdefault((), {}).setdefault(name, found)
+
+
+def _measure_counters(
+    metrics: Metrics, case_of: Mapping[str, Key], measured: Mapping[Key, dict[Part, dict[str, Measured]]]
+) -> None:
+    """Take the counters that are metrics; a log that holds several measurements gives each of them."""
+    # "duration" is an epoch's; what load generators call so is as long as they were told
+    names = frozenset(COLUMNS) - {"duration"}
+    counters = metrics.counters[metrics.counters["name"].isin(names) & np.isfinite(metrics.counters["value"])]
+    columns = [name for name in PARTS if name in counters]
+    found: dict[Key, list[tuple[Any, Part]]] = {}
+    for row in sorted(rows(counters), key=lambda row: _RANKS.get(row.format, 1)):
+        if (key := case_of.get(row.source)) is not None:
+            part = tuple((name, value) for name in columns if (value := _known(getattr(row, name))) is not None)
+            found.setdefault(key, []).append((row, part))
+    for key, of_case in found.items():
+        there: dict[str, set[Any]] = {}
+        for _, part in of_case:
+            for name, value in part:
+                there.setdefault(name, set()).add(value)
+        several: dict[tuple[Part, str, str], list[float]] = {}
+        for row, part in of_case:
+            varying = tuple((name, value) for name, value in part if len(there[name]) > 1)
+            several.setdefault((varying, row.source, row.name), []).append(float(row.value))
+        for (part, source, name), values in several.items():
+            std = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+            value = Measured(float(np.mean(values)), std, len(values) - 1, source)
+            measured[key].setdefault(part, {}).setdefault(name, value)
+
+
+def _known(value: Any) -> Any:
+    """Return a value that tells measurements apart, or None."""
+    if isinstance(value, str):
+        return value or None
+    if not isinstance(value, int | float) or math.isnan(value):
+        return None
+    return int(value) if float(value).is_integer() else float(value)
