@@ -15,16 +15,18 @@ _UNITS = {  # what perf writes → the unit, and its SI unit
     b"msec": ("ms", "s"), b"usec": ("us", "s"), b"nsec": ("ns", "s"), b"Joules": ("J", "J"),
     b"KiB": ("KiB", "B"), b"MiB": ("MiB", "B"), b"GiB": ("GiB", "B"),
 }  # fmt: skip
+# what stands between thousands; a plain space, which also stands between columns, has a pattern of its own
+_MARKS = rb".,'\xa0\xc2\xe2\x80\x99\xaf"
 # what stands before a counter: nothing, a CPU (-A), or a core or socket and how many CPUs it sums (--per-core)
 _COUNTER = re.compile(
     rb"^(?:(?P<cpu>CPU\d+)|(?P<core>[SN]\d+(?:-[A-Z]\d+)*) +\d+)?"
-    rb" +(?P<value>[\d.,'\xa0\xc2\xe2\x80\xaf]*\d|<not supported>|<not counted>)"
+    rb" +(?P<value>\d{1,3}(?: \d{3})+(?:[.,]\d\d)?|[\d" + _MARKS + rb"]*\d|<not supported>|<not counted>)"
     rb" +(?:(?P<unit>msec|usec|nsec|Joules|MiB|GiB|KiB) +)?(?P<name>[A-Za-z][^\s#]*)[ \t]*(?:[#(].*)?\r?$"
 )
 _SPREAD = re.compile(rb"\( \+- *(\d+[.,]\d+)% ?\)")  # of repeated runs (-r)
 _TIME = re.compile(rb"^ +(?P<value>\d+(?:[.,]\d+)?)(?: \+- \S+)? +seconds (?P<name>time elapsed|user|sys)\b")
 _TIMES = {b"time elapsed": "wall_time", b"user": "user_time", b"sys": "system_time"}
-_SEVERAL = re.compile(rb"^ +\d+(?:[.,]\d+)* +[A-Za-z]")
+_SEVERAL = re.compile(rb"^ +\d[\d" + _MARKS + rb" ]* [A-Za-z]")
 _INTERVAL = re.compile(rb"^ +(?P<elapsed>\d+[.,]\d{9})(?= )")
 
 

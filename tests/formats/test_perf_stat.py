@@ -82,6 +82,14 @@ NUMBERS = [
     ("         18'003.70 msec task-clock", 18.0037, "s"),
     ("    18\N{NO-BREAK SPACE}003,70 msec task-clock", 18.0037, "s"),
     ("    18\N{NARROW NO-BREAK SPACE}003,70 msec task-clock", 18.0037, "s"),
+    ("    18\N{RIGHT SINGLE QUOTATION MARK}003.70 msec task-clock", 18.0037, "s"),  # in Switzerland
+    ("         18 003,70 msec task-clock", 18.0037, "s"),
+    ("         1 101 234      cycles", 1101234, ""),
+    ("         1 101 234      cycles                #    3.1 GHz  (83.33%)", 1101234, ""),
+    ("CPU0         1 101 234      cycles", 1101234, ""),
+    ("S0-D0-C1           1         1 101 234      cycles", 1101234, ""),
+    ("     1\N{NARROW NO-BREAK SPACE}101\N{NARROW NO-BREAK SPACE}234      cycles", 1101234, ""),
+    ("     1\N{RIGHT SINGLE QUOTATION MARK}101\N{RIGHT SINGLE QUOTATION MARK}234      cycles", 1101234, ""),
     ("          18003.70 msec task-clock:u       #    1.000 CPUs utilized", 18.0037, "s"),
     ("              0.01 msec task-clock", 1e-5, "s"),
     ("     3,642,649,330      cycles:u", 3642649330, ""),
@@ -107,8 +115,46 @@ def test_repeated_runs_give_their_mean_elapsed_time():
     assert (found, unread) == ({"wall_time": (10.0421, "s")}, 0)
 
 
-def test_a_line_that_looks_like_a_counter_and_is_none_is_counted():
-    assert read(block("  1,234 a line (that) has four words")) == ({}, 1)
+@pytest.mark.parametrize("line", [
+    "  1,234 a line (that) has four words",
+    "  12 34      cycles",  # no thousands
+    "  1 2345     cycles",
+    "  1 101 234 567,8    cycles",
+    "  1\N{RIGHT SINGLE QUOTATION MARK}234 many cycles",
+])  # fmt: skip
+def test_a_line_that_looks_like_a_counter_and_is_none_is_counted(line):
+    assert read(block(line)) == ({}, 1)
+
+
+WHOLE = block(
+    "     18,003.70 msec task-clock                #    1.000 CPUs utilized",
+    "         1,234      cycles",
+    "",
+    "   18.005087828 seconds time elapsed",
+    "    0.000000000 seconds sys",
+)
+TIME = "#           time             counts unit events\n     0.100187950              1,234      cycles\n"
+
+
+@pytest.mark.parametrize("text", [WHOLE, TIME], ids=["block", "intervals"])
+def test_of_a_text_that_was_cut_nothing_is_read_that_may_not_be_whole(text):
+    whole = read(text)[0]
+    for at in range(len(text)):
+        found, unread = read(text[:at])
+        assert found.items() <= whole.items()
+        assert unread == 0 or text[at - 1] != "\n"
+
+
+@pytest.mark.parametrize(("end", "names"), [
+    ("  18.005087828 seconds time elapsed", ["wall_time"]),
+    ("  0.000000000 seconds sys", ["system_time"]),
+    ("  12 cycles  #", ["cycles"]),
+    ("  12 cycles", []),
+    ("  12 cycles  ", []),
+])  # fmt: skip
+def test_a_last_line_without_a_line_break_is_read_where_it_is_whole_for_certain(end, names):
+    found, unread = read(block() + end)
+    assert (list(found), unread) == (names, not names)
 
 
 @pytest.mark.parametrize("line", ["   .,., seconds user", "   1.2.3,4 seconds sys", "   ,, msec task-clock", "   1 \0"])
