@@ -7,6 +7,8 @@ import pytest
 import toy
 from toy import hpcbench
 
+from hpcbench.cli import main
+
 
 @pytest.fixture
 def place(tmp_path):
@@ -180,6 +182,29 @@ def test_parse_of_logs_without_any_known_format_says_so_and_fails(place):
     done = hpcbench("parse", "notes", cwd=place, check=1)
     assert "no log of a known format was found" in done.stderr
     assert "there is no nowhere" in one_line(hpcbench("parse", "nowhere", cwd=place, check=2))
+
+
+def test_help_shows_each_example_on_a_line_of_its_own(place):
+    shown = hpcbench("--help", cwd=place, check=0, COLUMNS="80").stdout
+    examples = [
+        "  hpcbench submit --site local --benchmark gpt2 --threads 1,2 --repeat 3 --wait",
+        "  hpcbench parse logs/",
+        "  hpcbench report logs/",
+    ]
+    assert "\n".join(["", *examples, ""]) in shown
+    assert max(len(line) for line in shown.splitlines()) <= 80
+
+
+def test_help_says_of_each_command_what_it_is_for_whole_on_one_line(place):
+    shown = hpcbench("--help", cwd=place, check=0, COLUMNS="80").stdout
+    listed = shown.split("\nCommands:\n")[1].splitlines()
+    assert [line.split()[0] for line in listed] == sorted(main.commands)
+    assert [line for line in listed if not line.endswith(".") or line.endswith("...")] == []
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_help_holds_no_escape_that_was_meant_for_click(place, name):
+    assert "\\b" not in hpcbench(name, "--help", cwd=place, check=0).stdout
 
 
 def test_help_of_submit_shows_the_parameters_of_the_benchmark(place):

@@ -1,0 +1,82 @@
+"""The commands that list what there is: sites, benchmarks and formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from hpcbench.cli.shared import emit, json_option
+
+
+@click.command(short_help="List the sites there are.")
+@json_option
+def sites(as_json: bool) -> None:
+    """List the sites there are, and what is wrong with those that cannot be used."""
+    from hpcbench import site
+    from hpcbench.errors import ConfigError
+
+    rows = [
+        {"name": name, "title": "" if isinstance(each, ConfigError) else each.title, "problem": str(each)}
+        if isinstance(each, ConfigError)
+        else {
+            "name": name,
+            "title": each.title,
+            "problem": None,
+            "file": str(each.origin.file),
+            "benchmark": each.benchmark,
+        }
+        for name, each in site.load_all().items()
+    ]
+    _list("sites", rows, as_json, lambda row: row["problem"] or row["title"])
+
+
+@click.command(short_help="List the benchmarks there are.")
+@json_option
+def benchmarks(as_json: bool) -> None:
+    """List the benchmarks there are; `hpcbench submit --benchmark NAME --help` shows the parameters of one."""
+    from hpcbench import benchmark
+    from hpcbench.errors import ConfigError
+
+    rows = [
+        {"name": name, "title": "", "problem": str(each)}
+        if isinstance(each, ConfigError)
+        else {
+            "name": name,
+            "title": each.title,
+            "problem": None,
+            "file": str(each.origin.file),
+            "parameters": {key: value.model_dump() for key, value in each.parameters.items()},
+        }
+        for name, each in benchmark.load_all().items()
+    ]
+    _list("benchmarks", rows, as_json, lambda row: row["problem"] or row["title"])
+
+
+@click.command(short_help="List the log formats that `parse` recognises.")
+@json_option
+def formats(as_json: bool) -> None:
+    """List the log formats that `parse` recognises, each with an example line."""
+    from hpcbench.formats import all_formats
+    from hpcbench.metrics import shown
+
+    rows = [
+        {"name": each.name, "title": each.title, "example": each.example, "untried": each.untried or None}
+        for each in all_formats().values()
+    ]
+
+    def text(row: dict[str, Any]) -> str:
+        untried = f"\n    not tried on a real log: {row['untried']}" if row["untried"] else ""
+        return f"{row['title']}\n    {shown(row['example'].strip().splitlines()[0], 110)}{untried}"
+
+    _list("formats", rows, as_json, text)
+
+
+def _list(kind: str, rows: list[dict[str, Any]], as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:
+    if as_json:
+        emit(kind, {kind: rows})
+        return
+    width = max((len(row["name"]) for row in rows), default=0)
+    for row in rows:
+        click.echo(f"{row['name']:<{width}}  {text(row)}")
