@@ -1,4 +1,4 @@
-"""Hugging Face Trainer: the dicts it prints, trainer_state.json, and all_results.json and its kin."""
+"""Hugging Face Trainer: the dicts and blocks it prints, trainer_state.json, and all_results.json and its kin."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hpcbench.formats import Each, Format, Reading, Record, in_si
+import numpy as np
+
+from hpcbench.formats import Block, Each, Format, Reading, Record, duration, in_si
 from hpcbench.metrics import RESERVED, TABLES
+from hpcbench.rows import Tables
 
 Rows = list[tuple[str, dict[str, Any]]]
 
@@ -71,7 +74,8 @@ def _summary(entry: Mapping[str, float]) -> Iterator[tuple[str, dict[str, Any]]]
     """Yield the key and row of each number of a whole training."""
     for key, value in entry.items():
         if key.startswith("train_") or key == "total_flos":
-            yield key, {"name": key, "value": value, "unit": _UNITS.get(key.removeprefix("train_"), "")}
+            unit = "B" if "_mem_" in key else _UNITS.get(key.removeprefix("train_"), "")
+            yield key, {"name": key, "value": value, "unit": unit}
 
 
 def _scores(entry: Mapping[str, float]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -92,6 +96,67 @@ def _scores(entry: Mapping[str, float]) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         yield key, {**common, "metric": metric, "value": value, **speeds}
         speeds = {}
+
+
+# --- the blocks of `log_metrics` ---
+
+_HEAD = re.compile(rb"\*{5} \w{1,80} metrics \*{5}")
+_ENTRY = re.compile(rb"(?:^|[ \t])([A-Za-z][\w.-]{0,80}) *= *([^\s=][^=]{0,40}?)[ \t\r]*$")
+_LONGEST_ENTRY = 500
+_CLOCK = re.compile(r"(?:(\d{1,4}) days?, )?(\d{1,2}:\d\d:\d\d\.\d\d)", re.ASCII)
+_WHOLE = re.compile(r"(-?\d{1,15})(GF|MB)", re.ASCII)  # GF are 2 ** 30 operations
+_SIZES = {"GF": 1 << 30, "MB": 1 << 20}
+
+
+def _block(data: bytes) -> Reading:
+    """Read ``***** train metrics *****`` and the lines below, which say what all_results.json says, but rounded."""
+    head, *lines = data.split(b"\n")
+    if _HEAD.search(head[:_LONGEST_ENTRY]) is None:
+        return [], 0
+    entry: dict[str, float] = {}
+    places: dict[str, int] = {}
+    unread = 0
+    for number, line in enumerate(lines, 2):
+        match = _ENTRY.search(line) if len(line) < _LONGEST_ENTRY else None
+        if match is None:
+            break
+        if number > len(lines):  # no line break ends it: it may have been cut
+            unread = 1
+            break
+        try:
+            value = _printed(match[2].decode(errors="replace"))
+        except ValueError:  # a text
+            continue
+        key = match[1].decode()
+        entry[key], places[key] = value, number
+    rows = [("counters", *each) for each in _summary(entry)] + [("evals", *each) for each in _scores(entry)]
+    return [Record(table, places[key], {**row, "rounded": 1}) for table, key, row in rows], unread
+
+
+def _printed(text: str) -> float:
+    """Read ``0:01:02.34``, ``1 day, 0:01:02.34``, ``12GF``, ``34MB`` or a number; raises `ValueError` for others."""
+    if match := _CLOCK.fullmatch(text):
+        return 86400 * int(match[1] or 0) + duration(match[2])
+    if match := _WHOLE.fullmatch(text):
+        return float(int(match[1]) * _SIZES[match[2]])
+    return in_si(text)
+
+
+def _settle(tables: Tables) -> None:
+    """Leave out of the blocks what a dict of the same log says in full."""
+    for table, keys in (("counters", ("name",)), ("evals", ("task", "subject", "metric"))):
+        rows = tables.get(table)
+        if rows is None or "rounded" not in rows:
+            continue
+        rounded = (rows.numbers("rounded") == 1).tolist()
+        del rows.columns["rounded"]
+        said = [str(each) for each in zip(*(rows[key].tolist() for key in keys), strict=True)]
+        in_full = {each for each, again in zip(said, rounded, strict=True) if not again}
+        kept = [not again or each not in in_full for each, again in zip(said, rounded, strict=True)]
+        tables[table] = rows.where(np.array(kept))
+
+
+# --- files ---
 
 
 def _state(data: bytes, _name: str) -> Reading:
@@ -146,7 +211,13 @@ FORMATS = (
         kind="training",
         title="Hugging Face Trainer, console",
         example="{'loss': 1.1409, 'grad_norm': 2.757542, 'learning_rate': 1.81e-05, 'epoch': 0.91}",
-        parts=(_console("{'loss': "), _console("{'eval_"), _console("{'train_runtime': ")),
+        parts=(
+            _console("{'loss': "),
+            _console("{'eval_"),
+            _console("{'train_runtime': "),
+            Block(" metrics *****", _block, size=1 << 16),
+        ),
+        finish=_settle,
     ),
     Format(
         name="hf-trainer-state",

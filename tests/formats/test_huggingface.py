@@ -31,9 +31,10 @@ def test_a_real_console_gives_steps_scores_and_summary(corpus):
         {"name": "train_samples_per_second", "value": 0.511, "unit": "samples/s"},
         {"name": "train_steps_per_second", "value": 0.085, "unit": "steps/s"},
         {"name": "train_loss", "value": 0.4479398911550831, "unit": ""},
+        {"name": "train_samples", "value": 3290, "unit": ""},  # in the block alone
     ]
     lines = data.split(b"\n")
-    assert all(lines[each.line - 1].startswith(b"{'") for each in records)
+    assert all(lines[each.line - 1].startswith((b"{'", b"  train_samples ")) for each in records)
 
 
 def test_every_rank_prints_its_summary(corpus):
@@ -139,7 +140,81 @@ def test_a_damaged_line_is_counted_and_gives_no_number(line):
     assert written.read(CONSOLE, line) == ([], 1)
 
 
+BLOCKS = """***** train metrics *****
+  epoch                    =        3.0
+  total_flos               =        2GF
+  train_loss               =     0.8453
+  train_mem_gpu_alloc_delta =     -3MB
+  train_runtime            = 1 day, 0:00:42.83
+  train_samples            =         93
+  train_samples_per_second =      6.514
+{between}***** eval metrics *****
+  epoch                   =        3.0
+  eval_accuracy           =     0.6341
+  eval_loss               =     0.8219
+  eval_runtime            = 0:00:06.95
+  eval_samples            =         41
+  eval_samples_per_second =      5.893
+  perplexity              =     2.2748
+and so on = 3
+"""
+RESULTS_OF_BLOCKS = """{
+"epoch": 3.0, "total_flos": 2147483648.0, "train_loss": 0.8453, "train_mem_gpu_alloc_delta": -3145728,
+"train_runtime": 86442.83, "train_samples": 93, "train_samples_per_second": 6.514,
+"eval_accuracy": 0.6341, "eval_loss": 0.8219, "eval_runtime": 6.95, "eval_samples": 41,
+"eval_samples_per_second": 5.893, "perplexity": 2.2748 }
+"""
+
+
+@pytest.mark.parametrize("before", ["", "INFO ", "[INFO|trainer_pt_utils.py:1012] 2026-01-02 03:04:05,678 >> "])
+def test_the_blocks_of_a_console_say_what_the_file_of_results_says(before):
+    log = "".join(f"{before}{line}\n" for line in BLOCKS.format(between="").splitlines())
+    assert read_bytes(log.encode()).formats == [CONSOLE]
+    records, unread = written.read(CONSOLE, log)
+    expected, _ = written.read(RESULTS, RESULTS_OF_BLOCKS)
+    assert [each.values for each in records] == [each.values for each in expected]
+    assert [each.line for each in records] == [3, 4, 5, 6, 7, 8, 11, 12, 16]
+    assert unread == 0
+
+
+def test_what_a_dict_says_in_full_is_not_read_again_from_a_block():
+    said = "{'train_runtime': 86442.8371, 'train_samples_per_second': 6.514, 'train_loss': 0.84531, 'epoch': 3.0}\n"
+    between = "{'eval_loss': 0.82189, 'eval_runtime': 6.9543, 'eval_samples_per_second': 5.893, 'epoch': 3.0}\n"
+    records, unread = written.read(CONSOLE, said + BLOCKS.format(between=between))
+    names = [(each.line, each.values.get("name") or each.values["metric"], each.values["value"]) for each in records]
+    assert names == [
+        (1, "train_runtime", 86442.8371), (1, "train_samples_per_second", 6.514), (1, "train_loss", 0.84531),
+        (4, "total_flos", 2 * 2**30), (6, "train_mem_gpu_alloc_delta", -3 * 2**20), (8, "train_samples", 93),
+        (10, "loss", 0.82189), (13, "accuracy", 0.6341), (18, "perplexity", 2.2748),
+    ]  # fmt: skip
+    assert unread == 0
+
+
+def test_a_block_that_was_cut_gives_no_half_number():
+    text = BLOCKS.format(between="")
+    whole = [each.values for each in written.read(CONSOLE, text)[0]]
+    names = {(row["value"], row.get("name") or row["metric"]) for row in whole}
+    for at in range(len(text)):
+        records, unread = written.read(CONSOLE, text[:at])
+        assert {(each.values["value"], each.values.get("name") or each.values["metric"]) for each in records} <= names
+        assert unread == 0 or text[at - 1] != "\n"
+    assert written.read(CONSOLE, "***** train metrics *****\n  train_loss = 0.8") == ([], 1)
+
+
+def test_the_blocks_that_the_trainer_itself_prints_are_read(capsys):
+    trainer = pytest.importorskip("transformers.trainer_pt_utils")
+    said = {"train_runtime": 93784.567, "total_flos": 5.5e15, "train_samples": 7, "train_loss": 1.23456, "epoch": 2.0}
+    owner = type("Trainer", (), {"is_world_process_zero": lambda _self: True})()
+    trainer.log_metrics(owner, "train", said)
+    found = {each.values["name"]: each.values["value"] for each in written.read(CONSOLE, capsys.readouterr().out)[0]}
+    assert found == pytest.approx(
+        {"train_runtime": 93784.56, "total_flos": 5.5e15, "train_samples": 7, "train_loss": 1.2346}, rel=1e-6
+    )
+
+
 @pytest.mark.parametrize("text", [
+    b"***** Running training *****\n  train_loss = 3\n",
+    b"***** odd metrics *****\ntrain_loss: 3\n",
     b"{'loss': 0.31, 'accuracy': 0.9}\n",  # what Keras gives back
     b"{'loss': [1, 2], 'epoch': 3}\n",
     b"the 'loss': 0.3 at 'epoch': 2\n",
