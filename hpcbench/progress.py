@@ -18,9 +18,9 @@ from hpcbench.metrics import COUNTED, quantity, rows, shown
 from hpcbench.run import FINAL, CaseState, Run
 
 if TYPE_CHECKING:
-    from hpcbench.analyse.summary import Comparison
     from hpcbench.metrics import Metrics
     from hpcbench.parse.growing import Growing
+    from hpcbench.report.view import Section
 
 _COLOURS = {"completed": "green", "running": "cyan", "queued": "default", "planned": "default", "submitting": "cyan"}
 _MAX_FAILURES = 20  # lines
@@ -58,24 +58,20 @@ def live(run: Run) -> Iterator[Callable[[list[CaseState]], None]]:
     yield log
 
 
-def comparison(metrics: Metrics, comparisons: Sequence[Comparison]) -> None:
-    """Print the comparison tables, then what failed and what was not read."""
+def comparison(metrics: Metrics, sections: Sequence[Section]) -> None:
+    """Print the comparison tables and where the time went, then what failed and what was not read."""
     from hpcbench.report.markdown import FAILURE_KINDS, ranges
-    from hpcbench.report.view import comparison_table
+    from hpcbench.report.view import comparison_table, phase_table
 
     console = _console()
-    for each in comparisons:
+    comparisons = [section.comparison for section in sections]
+    for section, each in zip(sections, comparisons, strict=True):
         if each.metrics:
-            headings, lines = comparison_table(each)
-            table = Table(title=Text(each.title), title_justify="left", box=None, pad_edge=False)
-            for index, heading in enumerate(headings):
-                widest = max(len(row[index]) for row in lines)  # a heading may wrap, a number may not
-                table.add_column(Text(heading), justify="left" if index < len(each.axes) else "right", min_width=widest)
-            for row in lines:
-                table.add_row(*(Text(cell) for cell in row))
-            console.print(table)
+            console.print(_columns(each.title, *comparison_table(each), left=len(each.axes)))
             if each.warmup:
                 console.print(Text(f"not steady, in no mean: step {ranges(each.warmup)}"))
+        if section.phases:
+            console.print(_columns("Where the time went", *phase_table(section), left=len(each.axes)))
     if hidden := sum(each.unmeasured for each in comparisons):
         what = "log holds" if hidden == 1 else "logs hold"
         console.print(Text(f"{hidden} more {what} none of the numbers that are compared; -o DIR writes what there is"))
@@ -100,19 +96,31 @@ def comparison(metrics: Metrics, comparisons: Sequence[Comparison]) -> None:
     )
 
 
+def _columns(title: str, headings: Sequence[str], lines: Sequence[Sequence[str]], *, left: int) -> Table:
+    """Lay out a table; its first `left` columns are names."""
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
+    for index, heading in enumerate(headings):
+        widest = max(len(line[index]) for line in lines)  # a heading may wrap, a number may not
+        table.add_column(Text(heading), justify="left" if index < left else "right", min_width=widest)
+    for line in lines:
+        table.add_row(*(Text(cell) for cell in line))
+    return table
+
+
 def follow(
     paths: Sequence[Path], formats: Sequence[str] | None, label: str | None, baseline: Mapping[str, str] | None
 ) -> None:
     """Show the comparison of logs that grow, until Ctrl-C."""
     from hpcbench.analyse.summary import compare
     from hpcbench.parse import follow as follow_logs
+    from hpcbench.report import section
 
     console = _console()
     with contextlib.suppress(KeyboardInterrupt):
         for metrics in follow_logs(*paths, formats=formats, label=label):
             if console.is_terminal:
                 console.clear()
-            comparison(metrics, compare(metrics, baseline))
+            comparison(metrics, [section(metrics, each) for each in compare(metrics, baseline)])
 
 
 def _console() -> Console:

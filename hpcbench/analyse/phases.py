@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from hpcbench.metrics import rows
 if TYPE_CHECKING:
     import pandas as pd
 
+    from hpcbench.analyse.summary import Comparison, Row
     from hpcbench.metrics import Metrics
 
 # In the order in which they are shown.
@@ -23,8 +24,8 @@ _WORDS = {
     "queue": "queue", "load": "load", "weights": "load", "input": "load", "compile": "compile",
     "programming": "programming", "validation": "validation", "checkpoint": "checkpoint",
 }  # fmt: skip
-
-
+_KINDS = tuple(f"{word}_{edge}" for word in _WORDS for edge in ("start", "end"))
+_PAUSE = 1000  # times a usual step: logs of several days in one file
 _ROUNDING = 1.001  # stamps and step times are printed with few digits
 
 
@@ -37,8 +38,8 @@ class Span:
     end: float
 
 
-def phases(metrics: Metrics) -> pd.DataFrame:
-    """Return one row a case and phase: run, case, phase, duration in seconds, share of the wall time.
+def phases(metrics: Metrics, cases: Collection[tuple[str, str]] | None = None) -> pd.DataFrame:
+    """Return one row a case (of `cases`, or all) and phase: run, case, phase, duration in s, share of the wall time.
 
     The durations of a case add up to its wall time; what nothing tells of is ``other``. A case whose logs tell no time,
     or more than its wall time, has no rows.
@@ -52,6 +53,8 @@ def phases(metrics: Metrics) -> pd.DataFrame:
     places = {name: table.groupby("source", sort=False).indices for name, table in tables.items()}
     found: list[dict[str, object]] = []
     for case in rows(metrics.cases):
+        if cases is not None and (case.run, case.case) not in cases:
+            continue
         own = {}
         for name, table in tables.items():
             parts = [places[name][path] for path in paths.get((case.run, case.case), ()) if path in places[name]]
@@ -64,6 +67,25 @@ def phases(metrics: Metrics) -> pd.DataFrame:
             for phase in PHASES if durations.get(phase, 0) > 0
         ]  # fmt: skip
     return pd.DataFrame(found, columns=["run", "case", "phase", "duration", "share"])
+
+
+def by_point(metrics: Metrics, comparison: Comparison) -> list[tuple[Row, dict[str, float]]]:
+    """Return the mean duration in seconds of each phase, for the rows of a comparison whose logs tell of phases.
+
+    Steps alone tell of none: a log counts that has events of queueing, loading, compiling, validating or the like.
+    """
+    owners = metrics.owners()
+    sources = metrics.events.loc[metrics.events["kind"].isin(_KINDS), "source"].unique()
+    telling = {owners[source] for source in sources}
+    durations: dict[tuple[str, str], dict[str, float]] = {}
+    for each in rows(phases(metrics, {case for row in comparison.rows for case in row.cases if case in telling})):
+        durations.setdefault((each.run, each.case), {})[each.phase] = float(each.duration)
+    found = []
+    for row in comparison.rows:
+        if own := [durations[case] for case in row.cases if case in durations]:
+            sums = {phase: sum(each.get(phase, 0.0) for each in own) for phase in PHASES}
+            found.append((row, {phase: total / len(own) for phase, total in sums.items() if total > 0}))
+    return found
 
 
 def _wall(counters: pd.DataFrame) -> float:
@@ -128,12 +150,18 @@ def _stepping(steps: pd.DataFrame, events: pd.DataFrame, spans: Sequence[Span]) 
     if np.isfinite(rank).any():
         first_rank = rank == np.nanmin(rank)
     if np.isfinite(times).sum() > 1:
-        began = events.loc[events["kind"] == "run_start", "time"].to_numpy(dtype=float)
-        stamps = times[first_rank & np.isfinite(times)]
-        is_good = good[first_rank & np.isfinite(times)]
-        starts = np.concatenate([[began.max() if len(began) else stamps[0]], stamps[:-1]])
-        again = np.concatenate([[False], np.diff(attempt[first_rank & np.isfinite(times)]) > 0])
+        here = first_rank & np.isfinite(times)
+        stamps, lines, is_good = times[here], steps["line"].to_numpy()[here], good[here]
+        starts = np.concatenate([stamps[:1], stamps[:-1]])
+        again = np.concatenate([[False], np.diff(attempt[here]) > 0])
         starts[again] = stamps[again]  # what passed between two attempts was no step
+        for event in rows(events[events["kind"] == "run_start"]):
+            first = int(np.searchsorted(lines, event.line))
+            if first < len(starts) and event.time <= stamps[first]:
+                starts[first] = event.time
+        gaps = stamps - starts
+        idle = gaps > _PAUSE * max(float(np.median(gaps)), 1.0)
+        starts[idle] = stamps[idle]
         found = {"warm-up": 0.0, "steady": 0.0}
         ended_warm_up = int(np.argmax(is_good)) if is_good.any() else len(is_good)
         for number, (start, stop) in enumerate(zip(starts.tolist(), stamps.tolist(), strict=True)):

@@ -72,22 +72,27 @@ def parse(
         )
     from hpcbench.analyse.summary import compare
 
-    comparisons = compare(metrics, _point(baseline))
+    sections = [section(metrics, each) for each in compare(metrics, _point(baseline))]
     try:
         written = metrics.write(output, csv=csv) if output is not None else []
     except OSError as error:
         raise UsageError(f"cannot write in {output}/: {error.strerror}") from None
     if as_json:
         tables = {name: len(table) for name, table in metrics.tables().items()}
-        sections = [section_json(section(metrics, each)) for each in comparisons]
         cases = [{key: plain(value) for key, value in row.items()} for row in metrics.cases.to_dict("records")]
         emit(
-            "parse", {"rows": tables, "sections": sections, "cases": cases, "written": [str(file) for file in written]}
+            "parse",
+            {
+                "rows": tables,
+                "sections": [section_json(each) for each in sections],
+                "cases": cases,
+                "written": [str(file) for file in written],
+            },
         )
     else:
         from hpcbench import progress
 
-        progress.comparison(metrics, comparisons)
+        progress.comparison(metrics, sections)
         for file in written:
             click.echo(f"wrote {file}", err=True)
     sys.exit(_parse_status(metrics))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcbench.analyse.counters import perf_counters
+from hpcbench.analyse.phases import by_point
 from hpcbench.analyse.sameness import sameness
 from hpcbench.analyse.summary import Comparison, compare
 from hpcbench.errors import HpcbenchError, RunError
@@ -81,6 +82,7 @@ def section(metrics: Metrics, comparison: Comparison) -> Section:
         comparison,
         sameness(metrics, comparison, [axis for axis in comparison.axes if axis in across]),
         perf_counters(metrics, comparison),
+        by_point(metrics, comparison),
     )
 
 
@@ -188,6 +190,10 @@ def section_json(each: Section) -> dict[str, Any]:
                 },
             }
             for row, counters in each.counters
+        ],
+        "phases": [
+            {"point": dict(row.point), "seconds": {phase: plain(seconds) for phase, seconds in durations.items()}}
+            for row, durations in each.phases
         ],
         "figures": [name for name, _ in each.figures],
     }

@@ -167,6 +167,7 @@ def _section(section: Section) -> dict[str, Any]:
         "figures": [{"stem": _Markdown(stem), "caption": caption} for stem, caption in section.figures],
         "sameness": [_sameness(same) for same in section.sameness],
         "counters": _counters(section),
+        "phases": table(*view.phase_table(section)) if section.phases else None,
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpcbench.analyse.counters import Counter
+from hpcbench.analyse.phases import PHASES
 from hpcbench.analyse.sameness import Sameness
 from hpcbench.analyse.summary import Comparison, Ratio, Row, Spread
 from hpcbench.metrics import COLUMNS, scale, shown, significant
@@ -17,11 +18,15 @@ _OPTIONAL = ("± steps", "± repeats", "95 % interval")  # columns that are left
 
 @dataclass(frozen=True)
 class Section:
-    """One benchmark: its comparison, sameness checks and counters; `figures` holds file stem and caption."""
+    """One benchmark: its comparison, sameness checks, counters and where its time went (s, by phase).
+
+    `figures` holds file stem and caption.
+    """
 
     comparison: Comparison
     sameness: Sequence[Sameness]
     counters: Sequence[tuple[Row, Mapping[str, Counter]]]
+    phases: Sequence[tuple[Row, Mapping[str, float]]]
     figures: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -72,6 +77,22 @@ def comparison_table(comparison: Comparison) -> tuple[list[str], list[list[str]]
     return [title for title, _ in columns], [
         list(cells) for cells in zip(*(cells for _, cells in columns), strict=True)
     ]
+
+
+def phase_table(section: Section) -> tuple[list[str], list[list[str]]]:
+    """Column titles and rows of the table that says where the time went: each phase in seconds, and its share."""
+    comparison = section.comparison
+    axes = [with_unit(axis, comparison.units.get(axis, "")) for axis in comparison.axes]
+    there = [phase for phase in PHASES if any(phase in durations for _, durations in section.phases)]
+    lines = []
+    for row, durations in section.phases:
+        total = sum(durations.values())
+        cells = [
+            f"{durations[phase]:,.0f} s, {durations[phase] / total:.0%}" if phase in durations else "–"
+            for phase in there
+        ]
+        lines.append([*(axis_value(row.point[axis]) for axis in comparison.axes), f"{total:,.0f} s", *cells])
+    return [*axes, "all of it", *there], lines
 
 
 def _aligned(values: Sequence[float]) -> list[str]:

@@ -1,4 +1,5 @@
 import pytest
+import toy
 import written
 
 import hpcbench
@@ -64,3 +65,36 @@ def durations_of_the_example():
     table = phases(hpcbench.parse(Path(__file__).parents[2] / "logs" / "example"))
     assert len(table.case.unique()) == 12
     return table.phase
+
+
+def stamped(step, time):
+    return {"record": "step", "step": step, "time": time, "warmup": False}
+
+
+def test_days_between_two_runs_in_one_log_are_no_steps(tmp_path):
+    week = 7 * 86400
+    steps = [stamped(step, 10 * step + (week if step > 5 else 0)) for step in range(1, 11)]
+    (tmp_path / "a.log").write_text(written.records(*steps))
+    found = durations(tmp_path / "a.log")
+    assert found["steady"] == 80
+    assert found["other"] == week + 10
+
+
+def test_the_first_step_after_a_start_lasts_from_there(tmp_path):
+    again = [event("run_start", 100), stamped(1, 110), stamped(2, 120), event("run_start", 500), stamped(3, 530)]
+    (tmp_path / "a.log").write_text(written.records(*again))
+    assert durations(tmp_path / "a.log") == {"steady": 10 + 10 + 30, "other": 380}
+
+
+def test_parse_and_report_show_where_the_time_went(corpus, tmp_path):
+    sites = corpus / "sites"
+    paths = [sites / "cerebras_llama2_7b_bs128_fresh_compile.log", sites / "llmc_cpu_train_gpt2_readme.txt"]
+    done = toy.hpcbench("parse", *map(str, paths), cwd=tmp_path)
+    lines = done.stdout.partition("Where the time went")[2].splitlines()
+    [line] = [line for line in lines if "bs128" in line]
+    assert "3,421 s, 63%" in line  # compile
+    assert "789 s, 15%" in line  # steady
+    assert not any("llmc" in line for line in lines)  # of which nothing but its steps is known
+    toy.hpcbench("report", *map(str, paths), "-o", str(tmp_path / "out"), cwd=tmp_path)
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "3,421 s, 63%" in text.split("## Where the time went")[1]
