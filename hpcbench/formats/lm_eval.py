@@ -85,9 +85,9 @@ def _task(name: str) -> tuple[str, ...]:
     task, _, subject = name.partition("-")
     if task == "hendrycksTest" and subject:
         return task, subject
-    match = re.fullmatch(r"mmlu_(([a-z]+)\w*)", name)
+    match = re.fullmatch(r"mmlu_(([a-z]+)\w*?)(_generative|_continuation)?", name)  # those ask in other ways
     if match and match[1] not in _GROUPS and match[2].partition("_")[0] not in _FAMILIES:
-        return "mmlu", match[1]
+        return f"mmlu{match[3] or ''}", match[1]
     return (name,)
 
 
@@ -160,6 +160,7 @@ def _row(line: int, cells: list[str], columns: Mapping[str, int], names: Mapping
 FORMATS = (
     Format(
         name="lm-eval",
+        kind="evaluation",
         title="lm-evaluation-harness results, JSON",
         example='{"results": {"boolq": {"alias": "boolq", "acc,none": 0.75, "acc_stderr,none": 0.0075}}, '
         '"versions": {"boolq": 2}, "n-shot": {"boolq": 0}, "total_evaluation_time_seconds": "62.5"}',
@@ -168,6 +169,7 @@ FORMATS = (
     ),
     Format(
         name="lm-eval-table",
+        kind="evaluation",
         title="lm-evaluation-harness, the table it prints",
         example="|Tasks|Version|Filter|n-shot|Metric|   |Value |   |Stderr|\n"
         "|-----|------:|------|-----:|------|---|-----:|---|-----:|\n"

@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any
 
-from hpcbench.formats import Block, Format, Reading, Record, in_si
+from hpcbench.formats import Block, Format, Reading, Record, in_si, stamp
 from hpcbench.formats.usage import Text, number
 
 _COLUMNS = {  # all measured by the server; the total includes loading the model
@@ -17,6 +17,8 @@ _COLUMNS = {  # all measured by the server; the total includes loading the model
     "prompt_eval_duration": "server_prefill_time",
     "eval_duration": "server_decode_time",
 }
+# as Go writes it: up to nine digits, without the zeros that end them
+_STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
 
 
 def _document(data: bytes, _name: str) -> Reading:
@@ -31,8 +33,22 @@ def _document(data: bytes, _name: str) -> Reading:
             row["server_decode_tokens_per_second"] = row["output_tokens"] / row["server_decode_time"]
         if isinstance(value.get("model"), str):
             row["model"] = value["model"]
+        row |= _times(value.get("created_at"), row.get("server_latency", math.nan))
         records.append(Record("requests", text.line(at), row))
     return records, 0 if records else 1
+
+
+def _times(created: object, latency: float) -> dict[str, float]:
+    """Tell when a request began and ended: the server stamps its last chunk, then takes the total up to there."""
+    match = _STAMP.fullmatch(created) if isinstance(created, str) else None
+    if match is None:
+        return {}
+    try:
+        ended = stamp(match[1] + match[3]) + float(match[2] or 0)
+    except (ValueError, OverflowError):  # the 31st of February
+        return {}
+    began = {} if math.isnan(latency) else {"server_started": ended - latency}
+    return {**began, "server_finished": ended}
 
 
 _LINES = {
@@ -74,6 +90,7 @@ def _verbose(data: bytes) -> Reading:
 FORMATS = (
     Format(
         name="ollama",
+        kind="inference",
         title="ollama, responses of its API",
         example='{"model": "m-1", "done": true, "total_duration": 500000000, "load_duration": 20000000, '
         '"prompt_eval_count": 12, "prompt_eval_duration": 30000000, "eval_count": 20, "eval_duration": 400000000}',
@@ -82,6 +99,7 @@ FORMATS = (
     ),
     Format(
         name="ollama-verbose",
+        kind="inference",
         title="ollama run --verbose",
         example="total duration:       2.5s\nload duration:        20.5ms\neval count:           100 token(s)\n"
         "eval duration:        2s\neval rate:            50.00 tokens/s",

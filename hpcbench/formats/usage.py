@@ -1,4 +1,4 @@
-"""What servers of SambaNova (the cloud, ALCF's Metis) say of a request in its `usage`, and JSON wherever it stands."""
+"""What servers say of a request in its `usage`, SambaNova's (the cloud, ALCF's Metis) and others; JSON in any text."""
 
 from __future__ import annotations
 
@@ -146,11 +146,13 @@ _COLUMNS = {  # all measured by the server, which is not what a client sees
 _TELLING = {"time_to_first_token", "total_latency", "completion_tokens_per_sec"}
 
 
-def _usage(data: bytes) -> Reading:
-    """Read each usage of a text, written as JSON, as Python writes a dictionary, or as an object of a client."""
+def _usage(data: bytes, mark: str) -> Reading:
+    """Read each usage of a text that begins with `mark`: as JSON, a dictionary of Python or an object of a client."""
     text = Text(data)
     records, unread, before = [], 0, 0
     for begin in _BEGIN.finditer(text.text):
+        if not begin[0].startswith(mark):  # another block has it
+            continue
         found = _pairs(text.text, begin.end())
         if found is None:
             unread += "total_latency" in text.text[begin.end() : begin.end() + 2000]
@@ -186,6 +188,45 @@ def _pairs(text: str, at: int) -> dict[str, float] | None:
             if depth:
                 return None
     return None
+
+
+# --- the response of any server that speaks OpenAI's protocol: tokens, and no time ---
+
+_RESPONSES = ("chat.completion", "text_completion")
+
+
+def _responses(data: bytes, _name: str) -> Reading:
+    text = Text(data)
+    records = []
+    for value, at in text.objects("object", "choices", "usage"):
+        usage = value["usage"]
+        if value["object"] not in _RESPONSES or not isinstance(usage, dict) or usage.keys() & _TELLING:
+            continue
+        known = {key: number(each) for key, each in usage.items()}
+        model = value["model"] if isinstance(value.get("model"), str) else ""
+        records += _response(text.line(text.after("usage", at)), known, model)
+    return records, 0
+
+
+def _printed(data: bytes) -> Reading:
+    """Read responses as OpenAI's client prints them."""
+    text = Text(data)
+    records, before = [], 0
+    for begin in re.finditer(r"\busage=CompletionUsage\(", text.text):
+        head = text.text[before : begin.start()].rpartition("\n")[2]
+        found, before = _pairs(text.text, begin.end()), begin.end()
+        if found and not found.keys() & _TELLING and any(f"object='{each}'" in head for each in _RESPONSES):
+            records += _response(text.line(begin.start()), found, (_MODEL.findall(head) or [""])[-1])
+    return records, 0
+
+
+def _response(line: int, usage: dict[str, float], model: str) -> list[Record]:
+    row: dict[str, Any] = {
+        _COLUMNS[name]: usage[name]
+        for name in ("prompt_tokens", "completion_tokens")
+        if not math.isnan(usage.get(name, math.nan))
+    }
+    return [Record("requests", line, {**row, "model": model} if model else row)] if "output_tokens" in row else []
 
 
 # --- what ALCF's service says of a batch ---
@@ -248,17 +289,30 @@ def _endpoint(data: bytes) -> Reading:
 FORMATS = (
     Format(
         name="sambanova-usage",
+        kind="inference",
         title="responses of SambaNova's servers (usage)",
         example='{"model":"m-1","usage":{"completion_tokens":40,"completion_tokens_per_sec":160.5,"prompt_tokens":12,'
         '"time_to_first_token":0.0625,"total_latency":0.25,"total_tokens":52}}',
         parts=(
-            Block('"usage"', _usage, size=1 << 16),
-            Block("'usage'", _usage, size=1 << 16),
-            Block("usage=CompletionUsage(", _usage, size=1 << 16),
+            Block('"usage"', lambda data: _usage(data, '"usage"'), size=1 << 16),
+            Block("'usage'", lambda data: _usage(data, "'usage'"), size=1 << 16),
+            Block("usage=CompletionUsage(", lambda data: _usage(data, "usage=CompletionUsage("), size=1 << 16),
         ),
     ),
     Format(
+        name="openai-response",
+        kind="inference",
+        title="responses of servers that speak OpenAI's protocol (Sophia)",
+        example='{"id": "r-1", "object": "chat.completion", "model": "m-1", "choices": [], '
+        '"usage": {"prompt_tokens": 12, "total_tokens": 52, "completion_tokens": 40}}',
+        sniff=('"usage"', '"choices"', '"completion_tokens"'),
+        document=_responses,
+        parts=(Block("usage=CompletionUsage(", _printed, size=1 << 16),),
+        untried="written from responses of vLLM and OpenAI quoted in public repositories",
+    ),
+    Format(
         name="alcf-batch",
+        kind="inference",
         title="result of a batch of ALCF's inference service",
         example='{"metrics": {"response_time": 20.5, "throughput_tokens_per_second": 400.0, "total_tokens": 8200, '
         '"num_responses": 10, "lines_processed": 10}}',
@@ -267,6 +321,7 @@ FORMATS = (
     ),
     Format(
         name="endpoint-test",
+        kind="inference",
         title="a script that asks several endpoints (Metis, Sophia) in turn",
         example="--- Testing Metis (SambaNova) (Model: m-1) ---\n  [Req 1] Success (31 tokens)\n  > Duration: 2.50s",
         parts=(Block("--- Testing ", _endpoint, size=1 << 15),),

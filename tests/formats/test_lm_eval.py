@@ -61,6 +61,20 @@ def test_results_with_new_keys_are_read(indent):
     assert [(row["name"], row["value"], row["unit"]) for row in times] == [("duration", 1234.5, "s")]
 
 
+@pytest.mark.parametrize(("name", "task", "subject"), [
+    ("mmlu_business_ethics", "mmlu", "business_ethics"),
+    ("mmlu_business_ethics_generative", "mmlu_generative", "business_ethics"),
+    ("mmlu_world_religions_continuation", "mmlu_continuation", "world_religions"),
+    ("mmlu_generative", "mmlu_generative", None),
+    ("mmlu_social_sciences_generative", "mmlu_social_sciences_generative", None),
+    ("mmlu_flan_cot_fewshot_anatomy", "mmlu_flan_cot_fewshot_anatomy", None),
+])  # fmt: skip
+def test_a_subject_asked_in_another_way_is_the_same_subject_of_another_task(name, task, subject):
+    report = {"results": {name: {"exact_match,get_response": 0.5, "alias": "a"}}, "versions": {name: 3.0}}
+    [record] = written.read("lm-eval", json.dumps(report))[0]
+    assert (record.values["task"], record.values.get("subject")) == (task, subject)
+
+
 def test_results_may_be_a_list():
     rows = [{"task_name": "wic", "prompt_name": "question", "acc": 0.5, "acc_stderr": 0.02, "subset": None}]
     found, _ = written.read("lm-eval", json.dumps({"results": rows, "config": {"num_fewshot": 2}}))

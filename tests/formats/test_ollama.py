@@ -13,10 +13,36 @@ def test_responses_inside_a_page_are_requests(corpus):
         (
             "requests",
             line,
-            {"model": "gpt-oss:20b", "input_tokens": 81, "output_tokens": tokens, "server_latency": time},
+            {
+                "model": "gpt-oss:20b", "input_tokens": 81, "output_tokens": tokens, "server_latency": time,
+                "server_started": pytest.approx(ended - time, abs=1e-6),
+                "server_finished": pytest.approx(ended, abs=1e-6),
+            },
         )
-        for line, tokens, time in ((17, 104, 0.502221716), (46, 77, 0.501412829))
-    ]
+        for line, tokens, time, ended in (
+            (17, 104, 0.502221716, 1757454671.077965361), (46, 77, 0.501412829, 1757454672.130788847),
+        )
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "seconds"), [
+    ("2025-10-17T23:14:07.414671Z", 1760742847.414671),
+    ("2025-10-17T23:14:07.5Z", 1760742847.5),
+    ("2025-10-17T23:14:07Z", 1760742847),
+    ("2025-10-17T16:14:07.414671123-07:00", 1760742847.414671123),
+])  # fmt: skip
+def test_a_request_ends_when_its_response_was_made(text, seconds):
+    response = {"model": "m", "created_at": text, "done": True, "total_duration": 250000000, "eval_count": 2}
+    [record] = written.read("ollama", json.dumps(response))[0]
+    times = (record.values["server_started"], record.values["server_finished"])
+    assert times == pytest.approx((seconds - 0.25, seconds), abs=1e-6, rel=0)
+
+
+@pytest.mark.parametrize("stamp", ["yesterday", "2025-02-31T00:00:00Z", 5, None])
+def test_an_odd_stamp_costs_only_itself(stamp):
+    response = {"model": "m", "created_at": stamp, "total_duration": 250000000, "eval_count": 2}
+    [record] = written.read("ollama", json.dumps(response))[0]
+    assert record.values == {"model": "m", "server_latency": 0.25, "output_tokens": 2}
 
 
 def test_what_verbose_prints_is_a_request(corpus):

@@ -64,6 +64,13 @@ def test_several_on_one_line_are_told_apart():
     assert [row["model"] for _, row in requests(read_bytes(json.dumps(both).encode()))] == ["a", "b"]
 
 
+def test_usages_written_in_several_ways_are_read_once_each():
+    printed = "ChatCompletion(usage=CompletionUsage(completion_tokens=1, total_latency=0.5))\n"
+    text = printed + "{'usage': {'completion_tokens': 2, 'total_latency': 0.5}}\n"
+    text += json.dumps({"usage": {"completion_tokens": 3, "total_latency": 0.5}}) + "\n"
+    assert [row["output_tokens"] for _, row in requests(read_bytes(text.encode() + printed.encode()))] == [1, 2, 3, 1]
+
+
 def test_a_usage_that_was_cut_is_counted_and_gives_no_number():
     text = json.dumps({"usage": USAGE})
     found, unread = written.read("sambanova-usage", text[: text.index('"total_tokens"') + 17])
@@ -76,6 +83,39 @@ def test_a_usage_that_was_cut_is_counted_and_gives_no_number():
     "usage: bench [-h] [--total_latency LATENCY]",
 ])  # fmt: skip
 def test_other_usages_are_none(text):
+    assert read_bytes(text.encode()).formats == []
+
+
+RESPONSE = {
+    "id": "chatcmpl-1", "object": "chat.completion", "created": 1764022114, "model": "openai/gpt-oss-120b",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Denver"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 12, "total_tokens": 52, "completion_tokens": 40, "prompt_tokens_details": None},
+    "prompt_logprobs": None,
+}  # fmt: skip
+PRINTED = (
+    "ChatCompletion(id='chatcmpl-1', choices=[Choice(finish_reason='stop', index=0, message=ChatCompletionMessage("
+    "content='Denver', role='assistant'))], created=1764022114, model='openai/gpt-oss-120b', object='chat.completion', "
+    "usage=CompletionUsage(completion_tokens=40, prompt_tokens=12, total_tokens=52, completion_tokens_details=None))"
+)
+
+
+@pytest.mark.parametrize("text", [
+    json.dumps(RESPONSE), json.dumps(RESPONSE, indent=2), PRINTED, json.dumps({**RESPONSE, "object": "text_completion"})
+])  # fmt: skip
+def test_a_response_without_times_still_tells_its_tokens(text):
+    content = read_bytes(f"{text}\n".encode())
+    assert (content.formats, content.unread) == (["openai-response"], 0)
+    row = {"model": "openai/gpt-oss-120b", "input_tokens": 12, "output_tokens": 40}
+    assert [values for _, values in requests(content)] == [row]
+    both = read_bytes(f"{text}\n{text}\n{json.dumps({'model': 'm', 'usage': USAGE})}\n".encode())
+    assert [values for _, values in requests(both)] == [row, row, {**ROW, "model": "m"}]
+
+
+@pytest.mark.parametrize("change", [
+    {"object": "chat.completion.chunk"}, {"usage": None}, {"usage": {"completion_tokens": "many"}}, {"object": []},
+])  # fmt: skip
+def test_what_is_no_whole_response_is_none(change):
+    text = json.dumps({**RESPONSE, **change, "said": '"completion_tokens"'})
     assert read_bytes(text.encode()).formats == []
 
 
