@@ -1,13 +1,15 @@
-"""NVIDIA aiperf and its forerunner genai-perf: the JSON of a run, and aiperf's line of each request."""
+"""NVIDIA aiperf and its forerunner genai-perf: the JSON of a run, its CSV, and aiperf's line of each request."""
 
 from __future__ import annotations
 
+import csv
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from hpcbench.formats import Each, Format, Reading, Record
+from hpcbench.formats import Block, Each, Format, Reading, Record
 from hpcbench.formats.usage import Text, counters, measured, number, number_parts, statistic
 
 _TOTALS = {  # one number each, under "avg"
@@ -86,6 +88,58 @@ def _load(text: Text, at: int, config: Mapping[str, Any]) -> list[tuple[int, str
     return found
 
 
+# --- the CSV: a table of statistics and one of single values, with the names that people are shown ---
+
+_NAME = re.compile(r"([A-Za-z][\w ]{0,80}?)(?: \(([a-z/]{1,20})\))?")
+_KEYS = {"total_input_sequence_length": "total_isl", "total_output_sequence_length": "total_osl"}
+_POWER_OF = {  # of a unit; a row with another one is not read
+    "ms": "ms", "us": "us", "ns": "ns", "sec": "", "tokens": "", "tokens/sec": "", "tokens/sec/user": "",
+    "requests/sec": "", "": "",
+}  # fmt: skip
+_CELL = re.compile(r"-?(?:\d{1,20}|\d{1,3}(?:,\d{3}){1,6})(?:\.\d{1,9})?", re.ASCII)
+
+
+def _table(known: Mapping[str, str], begin: str) -> Callable[[bytes], Reading]:
+    """Make the reader of a table whose header begins so and which holds `known` metrics."""
+
+    def read(data: bytes) -> Reading:
+        *lines, cut = data.decode("utf-8-sig", errors="replace").split("\n")
+        if not lines or not lines[0].startswith(begin):
+            return [], 0
+        labels = [statistic(label) for label in lines[0].split(",")[1:]]
+        found: list[tuple[int, str, float]] = []
+        unread = 0
+        for place, line in enumerate(lines[1:], 2):
+            if not line.strip():
+                break
+            row = _row(line, labels, known)
+            unread += row is None
+            found += [(place, name, value) for name, value in row or ()]
+        else:
+            unread += bool(cut)  # no line break ends it: it may have been cut
+        return counters(found), unread if found else 0
+
+    return read
+
+
+def _row(line: str, labels: list[str | None], known: Mapping[str, str]) -> list[tuple[str, float]] | None:
+    """Read a row: a metric with its unit, and numbers of which some may be missing. None for one that is damaged."""
+    name, *cells = next(csv.reader([line]))
+    match = _NAME.fullmatch(name)
+    key = match[1].lower().replace(" ", "_") if match else ""
+    key = _KEYS.get(key, key)
+    if match is None or key not in known:
+        return []
+    power = _POWER_OF.get(match[2] or "")
+    if power is None or len(cells) != len(labels) or not all(_CELL.fullmatch(cell) for cell in cells if cell):
+        return None
+    values = [number(cell.replace(",", ""), power) for cell in cells]
+    if known is _TOTALS:
+        return [(known[key], values[0])]
+    named = {label: value for label, value in zip(labels, values, strict=True) if label is not None}
+    return [(f"{known[key]}_{label}", value) for label, value in measured(named).items()]
+
+
 # --- one line a request ---
 
 _LONGEST = 1 << 20
@@ -133,6 +187,18 @@ FORMATS = (
         sniff=('"request_throughput"', '"request_latency"', '"avg"'),
         document=_document,
         finish=number_parts,
+    ),
+    Format(
+        name="aiperf-csv",
+        kind="inference",
+        title="aiperf profile_export_aiperf.csv",
+        example="Metric,avg,min,max,p50,p99,std\nRequest Latency (ms),800.50,700.00,960.25,790.00,950.25,60.50",
+        parts=(
+            Block("Metric,avg,", _table(_MEASURED, "Metric,avg,"), size=1 << 16),
+            Block("Metric,Value", _table(_TOTALS, "Metric,Value"), size=1 << 16),
+        ),
+        finish=number_parts,
+        untried="written from aiperf's exporter and the sample in its repository; none is among the logs of the tests",
     ),
     Format(
         name="aiperf-requests",

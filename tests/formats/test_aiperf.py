@@ -1,5 +1,6 @@
 import json
 
+import pytest
 import written
 
 from hpcbench.parse.content import read_bytes, records
@@ -47,6 +48,80 @@ def test_genai_perf_is_read():
         "requests_per_second": 2.5, "latency_mean": 0.8005, "latency_median": 0.79, "latency_p99": 0.95025,
         "latency_std": 0.01, "tpot_mean": 0.0085, "max_concurrency": 8,
     }  # fmt: skip
+
+
+CSV = """Metric,avg,sum,min,max,p1,p50,p99,std
+Input Sequence Length (tokens),550.00,5500.00,550.00,550.00,550.00,550.00,550.00,0.00
+Inter Token Latency (ms),27.50,275.00,22.25,34.75,22.50,27.75,33.50,3.75
+OSL Mismatch Diff % (%),-21.09,,-21.09,-21.09,-21.09,-21.09,-21.09,0.00
+Request Latency (ms),"9,059.65",,"7,936.97","9,299.77","8,180.93","9,097.35","9,297.61",220.22
+Time to First Token (ms),2343.25,,464.50,3853.75,581.25,2369.50,,1049.75
+Time to Second Token (ms),0.00,0.00,0.00,0.00,0.00,0.00,0.00,0.00
+
+Metric,Value
+Benchmark Duration (sec),9.25
+Error Request Count,11.00
+Maximum Response Timestamp (ns),1759522428472357888.00
+Output Token Throughput (tokens/sec),2320.75
+Request Count,89
+Request Throughput (requests/sec),9.50
+Total Input Sequence Length (tokens),48950.00
+
+
+Endpoint,GPU_Index,GPU_Name,GPU_UUID,Metric,avg,min,max
+localhost:9400,0,NVIDIA H100,GPU-1,GPU Power Usage (W),300.00,100.00,400.00
+"""
+
+
+def test_the_csv_of_a_run_is_read():
+    content = read_bytes(CSV.replace("\n", "\r\n").encode())
+    assert (content.formats, content.unread) == (["aiperf-csv"], 0)
+    assert counters(records(content)) == {
+        "input_tokens_mean": 550, "input_tokens_min": 550, "input_tokens_max": 550, "input_tokens_p1": 550,
+        "input_tokens_median": 550, "input_tokens_p99": 550, "input_tokens_std": 0,
+        "tpot_mean": 0.0275, "tpot_min": 0.02225, "tpot_max": 0.03475, "tpot_p1": 0.0225, "tpot_median": 0.02775,
+        "tpot_p99": 0.0335, "tpot_std": 0.00375,
+        "latency_mean": 9.05965, "latency_min": 7.93697, "latency_max": 9.29977, "latency_p1": 8.18093,
+        "latency_median": 9.09735, "latency_p99": 9.29761, "latency_std": 0.22022,
+        "ttft_mean": 2.34325, "ttft_min": 0.4645, "ttft_max": 3.85375, "ttft_p1": 0.58125, "ttft_median": 2.3695,
+        "ttft_std": 1.04975,
+        "duration": 9.25, "failed": 11, "output_tokens_per_second": 2320.75, "completed": 89,
+        "requests_per_second": 9.5, "input_tokens": 48950,
+    }  # fmt: skip
+    lines = {record.values["name"]: record.line for record in records(content)}
+    assert (lines["latency_std"], lines["completed"]) == (5, 14)
+
+
+@pytest.mark.parametrize(("line", "wrong"), [
+    ("Inter Token Latency (ms),27.50", "Inter Token Latency (ms),27.5x"),
+    ("Inter Token Latency (ms)", "Inter Token Latency (parsecs)"),
+    ("Inter Token Latency (ms),27.50,", "Inter Token Latency (ms),"),
+    ('"9,059.65"', "9,059.65"),
+    ("Request Count,89", "Request Count,8,9"),
+    ("Request Count,89", "Request Count,8e9"),
+])  # fmt: skip
+def test_a_damaged_row_of_the_csv_is_counted_and_gives_nothing(line, wrong):
+    found, unread = written.read("aiperf-csv", CSV.replace(line, wrong))
+    whole, _ = written.read("aiperf-csv", CSV)
+    damaged = 1 + CSV[: CSV.index(line)].count("\n")
+    kept = [record for record in whole if record.line != damaged]
+    assert (counters(found), unread) == (counters(kept), 1)
+
+
+def test_a_csv_that_was_cut_gives_no_half_number():
+    whole = counters(written.read("aiperf-csv", CSV)[0])
+    for at in range(CSV.index("Input"), len(CSV)):
+        found, unread = written.read("aiperf-csv", CSV[:at])
+        assert counters(found).items() <= whole.items()
+        assert unread == 0 or CSV[at - 1] != "\n"
+    assert written.read("aiperf-csv", CSV[: CSV.index("Count,89") + 7])[1] == 1
+
+
+@pytest.mark.parametrize("text", [
+    "Metric,Value\nAccuracy,0.95\n", "Metric,avg,min\nSpeed (km/h),3.5,3.0\n", "Metric,avg,\n", "a Metric,Value\n",
+])  # fmt: skip
+def test_other_tables_of_metrics_are_not_taken(text):
+    assert read_bytes(text.encode()).formats == []
 
 
 def line(error=None, *, cancelled=False, **metrics):

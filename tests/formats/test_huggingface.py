@@ -174,6 +174,7 @@ def test_the_blocks_of_a_console_say_what_the_file_of_results_says(before):
     expected, _ = written.read(RESULTS, RESULTS_OF_BLOCKS)
     assert [each.values for each in records] == [each.values for each in expected]
     assert [each.line for each in records] == [3, 4, 5, 6, 7, 8, 11, 12, 16]
+    assert (records[2].values["unit"], records[3].values["unit"]) == ("B", "s")
     assert unread == 0
 
 
