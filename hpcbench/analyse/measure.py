@@ -20,7 +20,10 @@ Key = tuple[str, str]  # a run and a case of it
 # The measurement of a case that a value is of, as columns of counters and their values; most cases make but one.
 Part = tuple[tuple[str, Any], ...]
 # Columns of counters that tell the measurements of one log apart.
-PARTS = ("endpoint", "model", "backend", "scenario", "strategy", "test", "batch_size", "part", "block")
+PARTS = ("endpoint", "model", "backend", "scenario", "strategy", "test", "batch_size", "task", "part", "block")
+# Times of a request. What the server says it took is not what a client waited.
+_TIMES = ("ttft", "tpot", "latency", "server_ttft", "server_latency")
+_OF_TRAINING = frozenset({"training", "train", "validation", "test", "prediction"})
 # What the program says of itself comes first, then other logs, then what was measured around it all.
 _RANKS = {"hpcbench-records": 0, "hpcbench-exit": 2}
 
@@ -47,12 +50,8 @@ def measure(metrics: Metrics, keys: set[Key]) -> dict[Key, dict[Part, dict[str, 
                     measured[key].setdefault((), {}).setdefault(name, found)
     _measure_epochs(metrics, case_of, measured)
     _measure_counters(metrics, case_of, measured)
-    evals = metrics.evals
-    final = evals[(evals["task"] == "validation") & (evals["metric"] == "loss")]
-    for row in rows(final):  # in the order of the log: the last one stays
-        if (key := case_of.get(row.source)) is not None:
-            found = Measured(float(row.value), math.nan, 0, row.source)
-            measured[key].setdefault((), {})["validation_loss"] = found
+    _measure_requests(metrics, case_of, measured)
+    _measure_evals(metrics, case_of, measured)
     return measured
 
 
@@ -126,6 +125,56 @@ def _measure_counters(
             std = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
             value = Measured(float(np.mean(values)), std, len(values) - 1, source)
             measured[key].setdefault(part, {}).setdefault(name, value)
+
+
+def _measure_requests(
+    metrics: Metrics, case_of: Mapping[str, Key], measured: Mapping[Key, dict[Part, dict[str, Measured]]]
+) -> None:
+    """Reduce the requests that succeeded to the mean and median of each time, and the tokens of all of them a second.
+
+    What a load generator says of its own requests comes first. Its spread is over requests.
+    """
+    requests = metrics.requests[metrics.requests["error"] == ""]
+    for source, own in requests.groupby("source", sort=False):
+        if (key := case_of.get(str(source))) is None:
+            continue
+        found = measured[key].setdefault((), {})
+        for name in [each for each in _TIMES if each in own]:
+            values = own[name].to_numpy(dtype=float)
+            values = values[np.isfinite(values)]
+            if len(values):
+                std = float(values.std(ddof=1)) if len(values) > 1 else math.nan
+                found.setdefault(f"{name}_mean", Measured(float(values.mean()), std, len(values), str(source)))
+                median = Measured(float(np.median(values)), math.nan, len(values), str(source))
+                found.setdefault(f"{name}_median", median)
+        counted = own[["started", "finished", "output_tokens"]].dropna().to_numpy(dtype=float)
+        if len(counted) and (duration := counted[:, 1].max() - counted[:, 0].min()) > 0:
+            rate = Measured(float(counted[:, 2].sum() / duration), math.nan, len(counted), str(source))
+            found.setdefault("output_tokens_per_second", rate)
+
+
+def _measure_evals(
+    metrics: Metrics, case_of: Mapping[str, Key], measured: Mapping[Key, dict[Part, dict[str, Measured]]]
+) -> None:
+    """Take the last validation loss, and the accuracy of each task: over its subjects, questions weigh the same."""
+    evals = metrics.evals
+    final = evals[(evals["task"] == "validation") & (evals["metric"] == "loss")]
+    for row in rows(final):  # in the order of the log: the last one stays
+        if (key := case_of.get(row.source)) is not None:
+            found = Measured(float(row.value), math.nan, 0, row.source)
+            measured[key].setdefault((), {})["validation_loss"] = found
+    scores = evals[evals["metric"].isin(["acc", "accuracy"]) & ~evals["task"].isin(_OF_TRAINING)]
+    for source, own in scores.groupby("source", sort=False):
+        if (key := case_of.get(str(source))) is None:
+            continue
+        for task, of_task in own.groupby("task", sort=False):
+            whole = of_task[of_task["subject"] == ""]
+            chosen = of_task if whole.empty else whole.tail(1)
+            values, counts = chosen["value"].to_numpy(dtype=float), chosen["count"].to_numpy(dtype=float)
+            mean = float(np.average(values, weights=counts if np.isfinite(counts).all() and counts.sum() > 0 else None))
+            part = (("task", str(task)),) if own["task"].nunique() > 1 else ()
+            found = Measured(mean, math.nan, 0, str(source))
+            measured[key].setdefault(part, {}).setdefault("accuracy", found)
 
 
 def _known(value: Any) -> Any:

@@ -32,9 +32,9 @@ _HEADLINES: dict[str, tuple[str, ...]] = {
     "inference": (
         "output_tokens_per_second", "tokens_per_second", "samples_per_second", "requests_per_second", "ttft_mean",
         "tpot_mean", "latency_mean", "ttft_median", "tpot_median", "latency_median", "total_tokens_per_second",
-        "wall_time",
+        "server_latency_mean", "server_ttft_mean", "wall_time",
     ),
-    "evaluation": ("wall_time",),
+    "evaluation": ("wall_time", "accuracy"),
     "system": ("wall_time", "user_time", "max_memory"),
 }  # fmt: skip
 _HEADLINES[""] = tuple(dict.fromkeys(name for names in _HEADLINES.values() for name in names))
@@ -42,7 +42,7 @@ _TITLES = {"training": "Training", "inference": "Inference", "evaluation": "Eval
 _KINDS = ["", *_TITLES]
 _CONFIDENCE = 0.95
 # Axes whose values are different things to do, not different ways to do one thing.
-_TASKS = frozenset({"log", "scenario", "strategy", "test", "part", "block"})
+_TASKS = frozenset({"log", "scenario", "strategy", "task", "test", "part", "block"})
 
 
 @dataclass(frozen=True)
@@ -155,9 +155,13 @@ def _compare(
     fixed = {name: _clean(cases[name].iloc[0]) for name in names if name not in of_cases}
     keys = list(zip(cases["run"].map(str), cases["case"].map(str), strict=True))
     measured = measure(metrics, set(keys))
+    columns = _headline(metrics.headline.get(benchmark, ()), kind, measured)
+    measured = {
+        key: {part: found for part, found in parts.items() if any(name in found for name in columns)}
+        for key, parts in measured.items()
+    }
     several = {name for parts in measured.values() for part in parts for name, _ in part}
     axes = (*of_cases, *(name for name in PARTS if name in several and name not in of_cases))
-    columns = _headline(metrics.headline.get(benchmark, ()), kind, measured)
     states = dict(zip(keys, cases["state"], strict=True))
     points = []
     for point, members in _points(cases, keys, measured, axes):

@@ -187,7 +187,7 @@ class Format:
     name: str
     title: str
     example: str
-    kind: Kind = "system"
+    kind: Kind
     parts: tuple[Line | Each | Block, ...] = ()
     warmup: int = 0
     finish: Callable[[Tables], None] | None = None

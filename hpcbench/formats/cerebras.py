@@ -1,10 +1,18 @@
-"""Cerebras CS-2 and CS-3: what the Model Zoo and its appliance client log (`cszoo fit`, and `run.py` before it)."""
+"""Cerebras CS-2 and CS-3: what the Model Zoo and its appliance client log (`cszoo fit`, and `run.py` before it).
+
+And the table of jobs that the cluster's `csctl get jobs` prints.
+"""
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
+from typing import Any
+
 import numpy as np
 
-from hpcbench.formats import Format, Line
+from hpcbench.formats import Block, Format, Line, Reading, Record, duration
+from hpcbench.metrics import shown
 from hpcbench.rows import Rows, Tables, objects
 
 _RATES = (
@@ -75,6 +83,47 @@ def _name_jobs(jobs: Rows, events: Rows) -> None:
             names[index] = "compile" if " compile " in str(begun["message"][at]) else "execute"
     jobs["name"] = objects(names)
     jobs["submitted"] = submitted
+
+
+_JOB = re.compile(r"wsjob-\w{1,64}", re.ASCII)
+_PHASE = re.compile(r"[A-Z][A-Z_]{2,30}")
+_FAILURES = {"FAILED": "failed", "CANCELLED": "cancelled"}
+_TEXTS = {"TYPE": "name", "SYSTEMS": "systems", "LABELS": "labels"}  # header → column
+
+
+def _jobs(data: bytes) -> Reading:
+    """Read the table of ``csctl get jobs``: each column begins below its name; what is not known is left empty."""
+    head, *lines = data.decode(errors="replace").split("\n")
+    starts = {match[0]: match.start() for match in re.finditer(r"\S+", head[:1000])}
+    if not {"NAME", "AGE", "PHASE", "USER"} <= starts.keys():
+        return [], 0
+    ends = [*list(starts.values())[1:], None]
+    records: list[Record] = []
+    unread = 0
+    for number, line in enumerate(lines, 2):
+        if "wsjob-" not in line[:200]:
+            break
+        cells = {name: line[start:end].strip() for (name, start), end in zip(starts.items(), ends, strict=True)}
+        aligned = all(line[start - 1 : start] in ("", " ") for start in starts.values() if start)
+        job, state = _JOB.fullmatch(cells["NAME"]), _PHASE.fullmatch(cells["PHASE"])
+        if number > len(lines) or not aligned or job is None or state is None:  # cut, or not below its header
+            unread += 1
+            continue
+        row: dict[str, Any] = {"job": job[0], "state": state[0]}
+        row |= {column: cells[name] for name, column in _TEXTS.items() if cells.get(name)}
+        with suppress(ValueError):  # whole minutes, or hours, of a long one
+            row["elapsed"] = _days(cells.get("DURATION", ""))
+        records.append(Record("jobs", number, row))
+        if kind := _FAILURES.get(state[0]):
+            message = f"job {job[0]} ({row.get('labels') or row.get('name', 'no name')}): {state[0]}"
+            records.append(Record("events", number, {"kind": kind, "message": shown(message, 500)}))
+    return records, unread
+
+
+def _days(text: str) -> float:
+    """Read ``2d3h``, ``12m`` or ``1m30s`` in seconds; raises `ValueError` for anything else."""
+    days, _, rest = text.rpartition("d")
+    return 86400 * int(days or 0) + (duration(rest) if rest or not days else 0)
 
 
 FORMATS = (
@@ -169,5 +218,13 @@ FORMATS = (
             _error("cancelled", r"ClusterJobCancelledByCsctl", "ClusterJobCancelledByCsctl"),
         ),
         finish=_complete,
+    ),
+    Format(
+        name="cerebras-jobs",
+        kind="system",
+        title="csctl get jobs of a Cerebras cluster",
+        example="NAME           TYPE     AGE  DURATION  PHASE    SYSTEMS     USER  LABELS\n"
+        "wsjob-ab12cd3  execute  13m  12m       RUNNING  cer-cs3-02  me    name=train",
+        parts=(Block(" PHASE ", _jobs),),
     ),
 )

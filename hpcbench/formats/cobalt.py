@@ -71,6 +71,7 @@ def _asked(line: str, row: dict[str, Any]) -> None:
 FORMATS = (
     Format(
         name="cobalt",
+        kind="system",
         title="log of a job of Cobalt",
         example="Jobid: 481516\nFri Mar 04 19:30:02 2022 +0000 (UTC) submitted with cwd set to: /home/me",
         parts=(Block("Jobid: ", _log, size=1 << 20),),

@@ -181,6 +181,7 @@ def _judge(tables: Tables) -> None:
 FORMATS = (
     Format(
         name="failures",
+        kind="system",
         title="what programs and schedulers say when something fails, in any log",
         example="torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB",
         parts=PARTS,

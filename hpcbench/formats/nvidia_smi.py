@@ -166,6 +166,7 @@ _NUMBERS = {each.partition(".")[0] for each in _ANCHORS}  # what such a query st
 FORMATS = (
     Format(
         name="nvidia-smi",
+        kind="system",
         title="nvidia-smi --query-gpu --format=csv",
         example="2024/05/01 12:00:00.123, GPU-2f1c2d34-0000-1111-2222-333344445555, 97 %, 71402 MiB, 412.55 W",
         parts=(

@@ -91,6 +91,7 @@ FORMATS = (
     ),
     Format(
         name="hpcbench-exit",
+        kind="system",
         title="exit record of a job script",
         example='{"status": 0, "signal": null, "reason": null, "started": 1763.2, "ended": 1790.1, "host": "node1"}',
         sniff=('{"status": ', '"signal": ', '"started": '),

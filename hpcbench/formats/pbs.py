@@ -179,12 +179,14 @@ def _table(data: bytes) -> Reading:
 FORMATS = (
     Format(
         name="pbs-qstat-full",
+        kind="system",
         title="qstat -f of PBS and Torque",
         example="Job Id: 42.pbs1|Job_Name=train|job_state=F|queue=workq|resources_used.walltime=00:01:02|Exit_status=0",
         parts=(Block("Job Id: ", _full, size=1 << 18),),
     ),
     Format(
         name="pbs-qstat-json",
+        kind="system",
         title="qstat -f -F json of PBS",
         example='{"Jobs": {"42.pbs1": {"Job_Name": "train", "job_state": "R", "queue": "workq"}}}',
         sniff=('"Job_Name":',),
@@ -192,6 +194,7 @@ FORMATS = (
     ),
     Format(
         name="pbs-qstat",
+        kind="system",
         title="the tables of qstat and qstat -a of PBS and Torque",
         example="Job id            Name             User              Time Use S Queue\n"
         "----------------  ---------------- ----------------  -------- - -----\n"

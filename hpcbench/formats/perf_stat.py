@@ -193,6 +193,7 @@ _EVENTS = (
 FORMATS = (
     Format(
         name="perf-stat",
+        kind="system",
         title="perf stat, text",
         example="         18,003.70 msec task-clock                       #    1.000 CPUs utilized",
         parts=(
@@ -203,6 +204,7 @@ FORMATS = (
     ),
     Format(
         name="perf-stat-separated",
+        kind="system",
         title="perf stat -x, separated values",
         example="1571.23,msec,task-clock,1571234195,100.00,0.695,CPUs utilized",
         parts=(*(Each(event, _read_separated) for event in _EVENTS), Block("# started on ", _read_file)),
@@ -210,6 +212,7 @@ FORMATS = (
     ),
     Format(
         name="perf-stat-json",
+        kind="system",
         title="perf stat -j, JSON",
         example='{"counter-value" : "0.962575", "unit" : "msec", "event" : "task-clock", "event-runtime" : 962575, '
         '"pcnt-running" : 100.00, "metric-value" : 0.003820, "metric-unit" : "CPUs utilized"}',

@@ -211,12 +211,14 @@ def _once(tables: Tables) -> None:
 FORMATS = (
     Format(
         name="slurm-sacct",
+        kind="system",
         title="sacct of Slurm, in columns or with bars",
         example="JobID|JobName|State|ExitCode|Elapsed|MaxRSS\n481516|train|TIMEOUT|0:0|02:00:17|",
         parts=(Block("JobID", _sacct, size=1 << 26),),
     ),
     Format(
         name="slurm-scontrol",
+        kind="system",
         title="scontrol show job of Slurm",
         example="JobId=481516 JobName=train JobState=FAILED Reason=NonZeroExitCode ExitCode=1:0 RunTime=00:01:02 "
         "SubmitTime=2026-01-02T03:04:05 Partition=gpu NumNodes=2 NumCPUs=64",

@@ -103,12 +103,14 @@ def _bsd(name: str, words: str, unit: str = "") -> Line:
 FORMATS = (
     Format(
         name="time",
+        kind="system",
         title="time of bash and POSIX shells",
         example="real\t0m4.442s",
         parts=(Block("real", _shell, size=200),),
     ),
     Format(
         name="gnu-time",
+        kind="system",
         title="GNU time -v",
         example="\tMaximum resident set size (kbytes): 1780",
         parts=(
@@ -129,6 +131,7 @@ FORMATS = (
     ),
     Format(
         name="gnu-time-default",
+        kind="system",
         title="GNU time, the two lines that it prints unless told otherwise",
         example="0.00user 0.01system 0:00.10elapsed 95%CPU (0avgtext+0avgdata 1780maxresident)k",
         parts=(
@@ -139,12 +142,14 @@ FORMATS = (
     ),
     Format(
         name="zsh-time",
+        kind="system",
         title="time of zsh",
         example="./train_gpt2  0.52s user 0.08s system 58% cpu 1.030 total",
         parts=(Each("% cpu ", _one_line("zsh", rb"\ds user [\d.,]+s system ")),),
     ),
     Format(
         name="csh-time",
+        kind="system",
         title="time of csh and tcsh",
         example="0.520u 0.080s 0:01.03 58.2%\t0+0k 0+8io 0pf+0w",
         parts=(Each("pf+", _one_line("csh", rb"^[\d.]+u [\d.]+s [\d:.]+ ")),),
@@ -152,6 +157,7 @@ FORMATS = (
     ),
     Format(
         name="bsd-time",
+        kind="system",
         title="time of macOS and the BSDs, also with -l",
         example="        0.08 real         0.07 user         0.00 sys",
         parts=(

@@ -13,7 +13,7 @@ from hpcbench.analyse.sameness import Sameness
 from hpcbench.analyse.summary import Comparison, Ratio, Row, Spread
 from hpcbench.metrics import COLUMNS, scale, shown, significant
 
-_OPTIONAL = ("± steps", "± repeats", "95 % interval")  # columns that are left out when no row has one
+_OPTIONAL = ("± in a run", "± repeats", "95 % interval")  # columns that are left out when no row has one
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def comparison_table(comparison: Comparison) -> tuple[list[str], list[list[str]]
         title = with_unit(COLUMNS[name].label, unit)
         if index == 0:  # the metric that ratios are of, with both its spreads
             add(title, _aligned([spread.mean / factor for spread in spreads]))
-            add("± steps", (significant(spread.over_steps / factor, 2) for spread in spreads))
+            add("± in a run", (significant(spread.over_steps / factor, 2) for spread in spreads))
             add("± repeats", (significant(spread.over_repeats / factor, 2) for spread in spreads))
             columns += _ratio_columns(comparison)
         else:

@@ -64,6 +64,7 @@ def test_a_module_in_the_folder_is_a_format_and_nothing_else_changes(tmp_path):
             FORMATS = (
                 Format(
                     name="train",
+                    kind="training",
                     title="train",
                     example="it 3 loss 2.5 in 40.0 ms",
                     warmup=1,

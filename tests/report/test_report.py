@@ -92,7 +92,7 @@ def test_the_text_tells_what_ran_where_and_what_came_of_it(run, tmp_path):
     )
     comparison, fixed, place, sources = tables(text)
     assert comparison == [
-        ["threads", "runs", "step time (s)", "± steps", "± repeats",
+        ["threads", "runs", "step time (s)", "± in a run", "± repeats",
          "speed-up", "95 % interval", "slowdown", "efficiency"],
         ["1", "2", "8.150", "0.14", "0.071", "baseline", "–", "baseline", "100%"],
         ["2", "2", "4.150", "0.22", "0.071", "1.96×", "1.81 to 2.14", "0.51×", "98%"],
