@@ -117,7 +117,7 @@ def _table(known: Mapping[str, str], begin: str) -> Callable[[bytes], Reading]:
             found += [(place, name, value) for name, value in row or ()]
         else:
             unread += bool(cut)  # no line break ends it: it may have been cut
-        return counters(found), unread if found else 0
+        return counters(found), unread
 
     return read
 

@@ -118,7 +118,8 @@ def test_a_csv_that_was_cut_gives_no_half_number():
 
 
 @pytest.mark.parametrize("text", [
-    "Metric,Value\nAccuracy,0.95\n", "Metric,avg,min\nSpeed (km/h),3.5,3.0\n", "Metric,avg,\n", "a Metric,Value\n",
+    "Metric,Value\nAccuracy,0.95\n", "Metric,avg,min\nSpeed (km/h),3.5,3.0\n", "Metric,avg,\n",
+    "# Metric,Value\nRequest Count,5\n",
 ])  # fmt: skip
 def test_other_tables_of_metrics_are_not_taken(text):
     assert read_bytes(text.encode()).formats == []

@@ -192,3 +192,58 @@ def test_a_failure_is_an_event(line, kind):
 ])  # fmt: skip
 def test_other_texts_are_not_taken(text):
     assert read_bytes(text.encode()).formats == []
+
+
+JOBS = """(venv) $ csctl get jobs -a
+SESSION       NAME         TYPE     PRIORITY  AGE   DURATION  PHASE      SYSTEMS     USER  LABELS           DASHBOARD
+job-operator  wsjob-aaa1   compile  P2 (299)  88s   70s       SUCCEEDED              me    name=a           https://x
+job-operator  wsjob-aaa2   execute  P2 (299)  3h5m  2h5m      FAILED     cer-cs3-02  me    name=a,user=me   https://x
+job-operator  wsjob-aaa3   execute  P1 (100)  13d   5d3h      CANCELLED  cer-cs3-01  you                    https://x
+job-operator  wsjob-aaa4   execute  P1 (100)  2m              QUEUED                 you   name=b
+(venv) $
+job-operator  wsjob-aaa5   execute  P1 (100)  2m              QUEUED                 you   name=b
+"""
+
+
+def test_the_jobs_of_a_cluster_are_read():
+    assert read_bytes(JOBS.encode()).formats == ["cerebras-jobs"]
+    records, unread = written.read("cerebras-jobs", JOBS)
+    jobs = [(each.line, each.values) for each in records if each.table == "jobs"]
+    assert jobs == [
+        (3, {"job": "wsjob-aaa1", "state": "SUCCEEDED", "name": "compile", "labels": "name=a", "elapsed": 70}),
+        (4, {"job": "wsjob-aaa2", "state": "FAILED", "name": "execute", "systems": "cer-cs3-02",
+             "labels": "name=a,user=me", "elapsed": 7500}),
+        (5, {"job": "wsjob-aaa3", "state": "CANCELLED", "name": "execute", "systems": "cer-cs3-01",
+             "elapsed": 5 * 86400 + 3 * 3600}),
+        (6, {"job": "wsjob-aaa4", "state": "QUEUED", "name": "execute", "labels": "name=b"}),
+    ]  # fmt: skip
+    assert [(each.line, each.values) for each in records if each.table == "events"] == [
+        (4, {"kind": "failed", "message": "job wsjob-aaa2 (name=a,user=me): FAILED"}),
+        (5, {"kind": "cancelled", "message": "job wsjob-aaa3 (execute): CANCELLED"}),
+    ]
+    assert unread == 0
+
+
+def test_the_jobs_of_an_older_cluster_are_read():
+    text = "NAME        AGE    PHASE      SYSTEMS      USER  LABELS\nwsjob-aaa1  88s    RUNNING    cer-cs2-01   me\n"
+    records, unread = written.read("cerebras-jobs", text)
+    assert table(records, "jobs") == [{"job": "wsjob-aaa1", "state": "RUNNING", "systems": "cer-cs2-01"}]
+    assert unread == 0
+
+
+@pytest.mark.parametrize("line", [
+    "wsjob-aaa1  19m RUNNING  cer-cs2-02 me name=b\n",  # not below its header
+    "wsjob-aaa1  88s    RUNNING    cer-cs2-01,cer-cs2-02   me\n",
+    "wsjob-aaa1  88s    running    cer-cs2-01   me\n",
+    "wsjob-      88s    RUNNING    cer-cs2-01   me\n",
+    "wsjob-aaa1  88s    RUNN",
+    "wsjob-aaa1  88s    RUNNING    cer-cs2-0",
+])  # fmt: skip
+def test_a_damaged_job_is_counted(line):
+    text = "NAME        AGE    PHASE      SYSTEMS      USER  LABELS\n"
+    assert written.read("cerebras-jobs", text + line) == ([], 1)
+
+
+@pytest.mark.parametrize("text", ["THE PHASE OF A MOON\n", "NAME  AGE  PHASE  USER\npod-1 3m   Bound  me\n"])
+def test_other_tables_are_not_jobs(text):
+    assert read_bytes(text.encode()).formats == []

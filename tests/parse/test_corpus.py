@@ -424,7 +424,8 @@ CORPUS = [
         ("counters", "samples", 570000), ("counters", "processed_time", 5447.945427605),
         ("events", "checkpoint_end", 2)]),
     ("sites/csctl_cancel_job.txt", (), []),
-    ("sites/csctl_get_jobs.txt", (), []),
+    ("sites/csctl_get_jobs.txt", ("cerebras-jobs",), [
+        ("jobs", "wsjob-ewhzngfg6rdjhw3s3k2wbh", {"line": 3, "name": "compile", "state": "RUNNING", "elapsed": 720})]),
     ("sites/gnu_time_v_local.txt", ("gnu-time",), [
         ("counters", "wall_time", 0.20), ("counters", "user_time", 0), ("counters", "max_memory", 1780 * 1024),
         ("counters", "minor_page_faults", 97), ("counters", "exit_status", 0)]),
