@@ -81,7 +81,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Line:
-    """A kind of line, which fills one row of `table`.
+    """A kind of line, which fills one row of `table` (one of `metrics.TABLES`, or `PARAMETERS`).
 
     `pattern` is searched in the line (``^`` is its beginning, after what ranks and loggers write before it).
     `constants` are columns that every such row has; a number in `unknown` is what the program prints when it does not
@@ -168,6 +168,8 @@ class Block:
     size: int = 1 << 20
 
 
+# The table that takes what a log says of how its run was set up: each column is a parameter of the case.
+PARAMETERS = "parameters"
 # What a log tells of, in the order in which one of several decides what a case is.
 Kind = Literal["training", "inference", "evaluation", "system"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from hpcbench import config
-from hpcbench.formats import Format, Kind, Line
+from hpcbench.formats import PARAMETERS, Format, Kind, Line
 
 # A group that holds a repetition without end and is itself repeated without end. Those of this package are tested.
 _REPEATED = re.compile(r"\((?:\?:)?[^()]*(?:[+*]|\{\d+,\})[^()]*\)(?:[+*]|\{\d+,\})")
@@ -56,9 +56,9 @@ def load_file(file: Path) -> Format:
     found = config.load(file, _Format, verbatim=frozenset({"lines", "example"}))
     parts = []
     for index, each in enumerate(found.lines):
-        if each.table not in TABLES or each.table in ("sources", "cases"):
-            known = ", ".join(name for name in TABLES if name not in ("sources", "cases"))
-            raise found.origin.error(f"table: {each.table!r} is none of {known}", "lines", index, "table")
+        if each.table not in (*TABLES, PARAMETERS) or each.table in ("sources", "cases"):
+            tables = ", ".join(name for name in (*TABLES, PARAMETERS) if name not in ("sources", "cases"))
+            raise found.origin.error(f"table: {each.table!r} is none of {tables}", "lines", index, "table")
         line = Line(**each.model_dump())
         try:
             _ = line.regex, line.literal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hpcbench.formats import Format, Line
+from hpcbench.formats import PARAMETERS, Format, Line
 from hpcbench.rows import Tables
 
 # A number that ends its line has all the decimals that the program prints: of a killed run's last line, cut inside
@@ -29,6 +29,11 @@ def _cuda_steps(tables: Tables) -> None:
     if evals is not None and steps is not None:
         before = np.searchsorted(steps.line, evals.line)
         evals["step"] = np.insert(steps["step"], 0, steps["step"][0] - 1)[before]  # a run may resume
+
+
+def _said(words: str, parameter: str) -> Line:
+    """Read a row of the table that the CUDA program prints first."""
+    return Line(PARAMETERS, rf"^\| {words} +\| {parameter} +\|", weak=True)
 
 
 FORMATS = (
@@ -76,6 +81,13 @@ FORMATS = (
                 r"^total average iteration time: <value ms> ms",
                 constants={"name": "mean_step_time", "unit": "s"},
             ),
+            _said("micro batch size B", "<batch:int>"),
+            _said("sequence length T", "<sequence_length:int>"),
+            _said("total batch size", "<total_batch:int>"),
+            _said("num_processes", "<processes:int>"),
+            _said("precision", "<precision:word>"),
+            _said("device", "(?P<device>[^|]{1,80}[^ |])"),
+            _said("weight init method", "(?P<model>[^|]{1,80}[^ |])"),
         ),
         finish=_cuda_steps,
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import stat
 import time
@@ -171,6 +172,7 @@ def _filled(source: Source, log: Log) -> Source:
     if log.member:
         shown = f"{source.shown}/{shown_path(Path(log.member))}"
         source = replace(source, shown=shown, parameters=dict(source.parameters))
+    source.said = {name: value for name, value in json.loads(log.parameters).items() if name not in RESERVED}
     source.formats = [log.problem] if log.problem else log.formats.split()
     source.records, source.unread, source.sha256 = log.records, log.unread, log.sha256
     source.bytes, source.lines = log.bytes, log.lines

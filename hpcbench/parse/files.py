@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -14,6 +15,7 @@ from typing import IO
 
 import numpy as np
 
+from hpcbench.formats import PARAMETERS
 from hpcbench.parse.content import Content, assemble
 from hpcbench.parse.engine import Choice, Piece, Scanner, scanner
 from hpcbench.parse.streams import STRETCH, Member, TruncatedError, UnreadableError, members, stretches
@@ -42,6 +44,7 @@ class Log:
     unread: int = 0
     problem: str = ""
     sha256: str = ""
+    parameters: str = "{}"  # of the run, as the log itself gives them: JSON
 
     @classmethod
     def of(
@@ -52,6 +55,7 @@ class Log:
         if content is not None:
             log.formats, log.lines, log.unread = " ".join(content.formats), content.lines, content.unread
             log.records = sum(map(len, content.tables.values()))
+            log.parameters = json.dumps(_said(content.tables.get(PARAMETERS)))
             log.bytes = content.length if member else log.bytes
         return log
 
@@ -70,11 +74,24 @@ class Batch:
         parts: dict[str, list[Rows]] = {}
         for log, tables in found:
             for name, rows in tables.items():
+                if name == PARAMETERS:
+                    continue
                 rows.columns[FILE] = np.full(len(rows), len(batch.logs), dtype=np.int64)
                 parts.setdefault(name, []).append(rows)
             batch.logs.append(log)
         batch.tables = {name: joined(rows) for name, rows in parts.items()}
         return batch
+
+
+def _said(rows: Rows | None) -> dict[str, str | int | float]:
+    """Return the parameters that a log gives one value each: a log of several runs has none of those that differ."""
+    found: dict[str, str | int | float] = {}
+    for name, values in rows.columns.items() if rows is not None else ():
+        known = {value for value in values.tolist() if value is not None and value == value}  # noqa: PLR0124
+        if len(known) == 1:
+            value = known.pop()
+            found[name] = int(value) if isinstance(value, float) and value.is_integer() else value
+    return found
 
 
 def read_files(

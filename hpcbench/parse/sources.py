@@ -40,6 +40,7 @@ class Source:
     parameters: dict[str, Any] = field(default_factory=dict)
     parameters_from: str = ""
     repeat: int = 1
+    said: Mapping[str, Any] = field(default_factory=dict)  # parameters that the log itself gives
     formats: list[str] = field(default_factory=list)
     records: int = 0
     unread: int = 0
@@ -168,7 +169,7 @@ def _fits(number: float) -> bool:
 
 
 def name_cases(sources: Sequence[Source], pattern: re.Pattern[str] | None) -> None:
-    """Name the cases of logs that hpcbench did not launch: by a sidecar, `pattern`, or what varies among their paths.
+    """Name the cases of logs that hpcbench did not launch: by a sidecar, `pattern`, what they say, or their paths.
 
     A folder is a case when it holds at most one log of each format; else each file is one, and files that differ only
     in their ending, or in a word like ``perf``, belong together.
@@ -188,21 +189,50 @@ def name_cases(sources: Sequence[Source], pattern: re.Pattern[str] | None) -> No
     by_folder = len(set(kinds)) == len(kinds) and (len(set(places)) > 1 or not kinds)
     alone = len(set(places)) == len(places)  # the name of the only log of a folder tells something too
     parts = places if by_folder and not alone else [_stem(source.shown) for source in unlabelled]
-    for source, varying in zip(unlabelled, _varying(parts), strict=True):
-        if varying:
-            source.parameters |= varying
-            source.parameters_from = "path"
+    same = _name_by_what_differs(unlabelled, parts)
     names = {source.shown: part for source, part in zip(unlabelled, parts, strict=True)}
     cases: dict[str, list[Source]] = {}
     for source in sources:
-        words = [f"{name}{value}" for name, value in source.parameters.items() if name != "log"]
-        words += [str(source.parameters["log"])] if "log" in source.parameters else []
+        differing = {name: value for name, value in source.parameters.items() if name not in same}
+        words = [f"{name}{value}" for name, value in differing.items() if name != "log"]
+        words += [str(differing["log"])] if "log" in differing else []
         name = names.get(source.shown) or _stem(source.shown)
         cases.setdefault("-".join(words) or name.rstrip("/").rpartition("/")[2], []).append(source)
     for case, members in cases.items():
         for repeat, part in enumerate(_repeats(members), 1):
             for source in part:
                 source.case, source.repeat = case if repeat == 1 else f"{case}-r{repeat}", repeat
+
+
+def _name_by_what_differs(sources: Sequence[Source], parts: Sequence[str]) -> frozenset[str]:
+    """Give sources the parameters that their logs say, and those in their paths that these do not explain.
+
+    `parts` is the part of each path that names its case: what one log of a case says holds for the others. Returns the
+    names of parameters that are the same everywhere.
+    """
+    said: dict[str, dict[str, Any]] = {}
+    for source, part in zip(sources, parts, strict=True):
+        if source.said:
+            said.setdefault(part, {}).update(source.said)
+    shared = [name for name in next(iter(said.values()), {}) if all(name in each for each in said.values())]
+    same = frozenset(name for name in shared if len({str(each[name]) for each in said.values()}) == 1)
+    points = {part: tuple(str(each[name]) for name in shared) for part, each in said.items()}
+    paths = _varying(parts)
+    # a path that says again what its log says is no axis of its own: bs256 beside a batch of 256
+    values: dict[str, dict[tuple[str, ...], set[str]]] = {}
+    for part, path in zip(parts, paths, strict=True):
+        for name, value in path.items():
+            values.setdefault(name, {}).setdefault(points.get(part, ()), set()).add(str(value))
+    differ = len(same) < len(shared)
+    explained = {
+        name for name, of_point in values.items() if differ and all(len(each) == 1 for each in of_point.values())
+    }
+    for source, part, path in zip(sources, parts, paths, strict=True):
+        own = {name: said[part][name] for name in shared} if part in said else {}
+        rest = {name: value for name, value in path.items() if name not in explained and name not in own}
+        source.parameters |= own | rest
+        source.parameters_from = " and ".join([*(["header"] if own else []), *(["path"] if rest else [])])
+    return same
 
 
 def _read_sidecars(sources: Sequence[Source]) -> None:

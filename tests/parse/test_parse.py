@@ -474,6 +474,68 @@ def test_a_file_beside_a_log_tells_its_parameters(tmp_path):
     assert set(logs.parameters_from) == {"sidecar"}
 
 
+def cuda(batch, length=1024):
+    """Write a log of llm.c's CUDA program, whose first lines say how it was set up."""
+    table = [("micro batch size B", batch), ("sequence length T", length), ("precision", "BF16")]
+    step = (
+        "step    1/3 | loss 11.032358 (+nanz)| norm 22.1414 (+nanz)| lr 8.57e-07 | 25.4 ms | 39.9% bf16 MFU | 20 tok/s"
+    )
+    return "".join(f"| {name:<21} | {value:<50} |\n" for name, value in table) + f"{step}\n"
+
+
+@pytest.mark.parametrize(("logs", "parameters", "origin"), [
+    ({"a.log": cuda(4), "b.log": cuda(8)}, [{"batch": 4}, {"batch": 8}], "header"),
+    # a path that says the same again is no axis; one that says more is
+    ({"bs4.log": cuda(4), "bs8.log": cuda(8)}, [{"batch": 4}, {"batch": 8}], "header"),
+    ({"n1/a.log": cuda(4), "n2/a.log": cuda(4)}, [{"batch": 4, "n": 1}, {"batch": 4, "n": 2}], "header and path"),
+    ({"a.log": cuda(4), "b.log": cuda(4)}, [{"batch": 4, "log": "a"}, {"batch": 4, "log": "b"}], "header and path"),
+    ({"x/a.log": cuda(4), "x/b.log": cuda(8), "y/a.log": cuda(4), "y/b.log": cuda(8)},
+     [{"batch": 4, "log": "x/a"}, {"batch": 8, "log": "x/b"}, {"batch": 4, "log": "y/a"}, {"batch": 8, "log": "y/b"}],
+     "header and path"),
+    ({"a.log": cuda(4)}, [{"batch": 4}], "header"),
+    # two runs in one file: it has no one batch
+    ({"a.log": cuda(4) + cuda(8), "b.log": cuda(4) + cuda(8)}, [{"log": "a"}, {"log": "b"}], "header and path"),
+])  # fmt: skip
+def test_what_a_log_says_of_its_run_is_its_parameters(tmp_path, logs, parameters, origin):
+    for path, text in logs.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+    for cache in (False, True, True):
+        metrics = parse(tmp_path, cache=cache)
+        by_path = {
+            Path(row["path"]).relative_to(tmp_path).as_posix(): row for row in metrics.sources.to_dict("records")
+        }
+        rows = [by_path[path] for path in logs]
+        names = [name for name in metrics.parameters if name not in ("sequence_length", "precision")]
+        assert [{name: row[name] for name in names} for row in rows] == parameters
+        assert {(row["sequence_length"], row["precision"]) for row in rows} == {(1024, "BF16")}
+        assert {row["parameters_from"] for row in rows} == {origin}
+
+
+def test_repeats_of_what_logs_say_are_repeats(tmp_path):
+    for batch in (4, 8):
+        for run in (1, 2, 3):
+            (tmp_path / f"b{batch}-run{run}.log").write_text(cuda(batch))
+    cases = parse(tmp_path).cases
+    assert sorted(zip(cases.batch, cases.repeat, strict=True)) == [(4, 1), (4, 2), (4, 3), (8, 1), (8, 2), (8, 3)]
+    assert sorted(cases.case)[0] == "batch4"
+
+
+def test_a_perf_file_has_the_parameters_of_the_log_beside_it(tmp_path):
+    for batch in (4, 8):
+        (tmp_path / f"{batch}.log").write_text(cuda(batch))
+        (tmp_path / f"{batch}.time.txt").write_text("\nreal\t0m56.9s\nuser\t0m1.2s\nsys\t0m0.1s\n")
+    metrics = parse(tmp_path)
+    assert sorted(metrics.sources.batch) == [4, 4, 8, 8]
+    assert sorted(metrics.cases.case) == ["batch4", "batch8"]
+
+
+def test_a_label_or_a_file_beside_a_log_comes_before_what_it_says(tmp_path):
+    (tmp_path / "bs4.log").write_text(cuda(32))
+    [case] = parse(tmp_path, label=r"bs(?P<batch>\d+)").cases.to_dict("records")
+    assert (case["batch"], case["parameters_from"]) == (4, "label")
+
+
 @pytest.mark.parametrize("text", ["[1]", "a: b: c", "\0", "x" * (2 << 20), "&a [*a]", "!!python/object:os.system {}"])
 def test_a_sidecar_of_anything_harms_nothing(tmp_path, text):
     (tmp_path / "a.log").write_text(written.llmc([9, 1]))
