@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hpcbench.formats import Block, Each, Format, Reading, Record, in_si, stamp
-from hpcbench.rows import Rows, Tables, joined
+from hpcbench.rows import Array, Rows, Tables, joined
 
 _COLUMNS = {  # where the name of a query is not that of the column with underscores for its dots
     "timestamp": "time",
@@ -20,11 +20,19 @@ _COLUMNS = {  # where the name of a query is not that of the column with undersc
     "temperature.memory": "memory_temperature",
 }
 _DEVICE = {"gpu_name": "name", "gpu_uuid": "uuid", "gpu_bus_id": "pci.bus_id", "gpu_serial": "serial"}
+_LONGEST = 2000  # bytes of a line without a header
 _UNITS = {"%": "%", "MiB": "MiB", "W": "", "MHz": "M", "ms": "ms", "C": ""}
 _HEADER = re.compile(r"[a-z][a-z0-9_]*(?:\.[a-z0-9_]+)*(?: \[[A-Za-z%]{1,4}\])?")
-_UNKNOWN = re.compile(r"\[.*\]|N/A|-")  # [N/A], [Not Supported], [Unknown Error], [GPU requires reset]
+_UNKNOWN = re.compile(r"\[[^\[\]]*\]|N/A|-")  # [N/A], [Not Supported], [Unknown Error], [GPU requires reset]
 _STAMP = re.compile(r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d\.\d{3}")
 _NUMBER = re.compile(r"(-?\d+(?:\.\d+)?)(?: ([A-Za-z%]{1,4}))?")
+_UUID = re.compile(r"(?:GPU|MIG)-[\w/-]{1,80}", re.ASCII)
+_BUS = re.compile(r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-9A-Fa-f]")
+_PRODUCT = re.compile(r"(?:NVIDIA|Tesla|GeForce|Quadro|GRID) [\w .()+/-]{1,80}", re.ASCII)
+# a word, a version or a number in hexadecimal: what is neither has parts of two cells
+_TEXT = re.compile(r"[A-Za-z][\w .()+/-]{0,80}|\d+(?:\.\w+)+|0x[0-9A-Fa-f]{1,32}", re.ASCII)
+_FORMS = {"index": re.compile(r"\d{1,4}"), "uuid": _UUID, "pci.bus_id": _BUS, "pstate": re.compile(r"P\d{1,2}"),
+          "serial": re.compile(r"[A-Za-z]\w{1,40}|\d{1,40}", re.ASCII)}  # fmt: skip
 
 
 def _cells(line: bytes) -> list[str]:
@@ -48,31 +56,45 @@ def _reader(anchor: str) -> Callable[[bytes], Reading]:
         columns = _header(head)
         if columns is None or anchor != next(each for each in _ANCHORS if each.encode() in head):
             return [], 0
-        records, unread, with_units = [], 0, None
-        *lines, last = rest.split(b"\n")
-        for number, line in enumerate([*lines, last], 2):
-            cells = _cells(line) if line.count(b",") == len(columns) - 1 else []
-            if not cells or not line.strip():
-                unread += bool(_STAMP.match(line[:23].decode(errors="replace")))
-                continue
-            units = any(unit and cell.endswith(f" {unit}") for (_, unit), cell in zip(columns, cells, strict=True))
-            with_units = units if with_units is None else with_units
-            cut = number == len(lines) + 2  # no line break ends it: only a unit shows that it is whole
-            if cut and columns[-1][1] and not cells[-1].endswith(f" {columns[-1][1]}"):
-                unread += 1
-                continue
+        # what was asked for without units has none anywhere
+        with_units = any(
+            re.search(rb"\d " + re.escape(unit.encode()) + rb"[ \t]*(?:,|\n|$)", rest) for _, unit in columns if unit
+        )
+        records, unread, is_header = [], 0, False
+        lines = rest.split(b"\n")
+        for number, line in enumerate(lines, 2):
+            cells = _cells(line)
+            # no line break ends the last one: only a unit shows that it is whole
+            whole = number <= len(lines) or (with_units and columns[-1][1] and cells[-1].endswith(f" {columns[-1][1]}"))
             try:
+                if len(cells) != len(columns) or not whole:
+                    raise ValueError(line)  # noqa: TRY301
                 row = _row(columns, cells, with_units=with_units)
-            except ValueError:  # another program's line, or one that was damaged
-                unread += bool(_STAMP.match(cells[0]))
+            except ValueError:
+                if _header(line) is not None and any(each.encode() in line for each in _ANCHORS):
+                    break
+                if _is_damaged(cells, columns):
+                    is_header = True
+                    # one that is damaged also as a line without a header is counted there
+                    unread += not (_word(line) and _read_bare(line) is None)
                 continue
-            if cut and not columns[-1][1] and _NUMBER.fullmatch(cells[-1]):
-                unread += 1
-                continue
+            is_header = True
             records.append(Record("samples", number, row))
+        if is_header:  # not prose that names some queries
+            records.append(Record("samples", 1, {"header": 1}))
         return records, unread
 
     return read
+
+
+def _is_damaged(cells: list[str], columns: list[tuple[str, str]]) -> bool:
+    """Tell a damaged row from another program's line: it begins with a time, or half of its cells are of a row."""
+    if _STAMP.match(cells[0]):
+        return True
+    units = {"", *(unit for _, unit in columns)}
+    numbers = [match for cell in cells if (match := _NUMBER.fullmatch(cell)) and (match[2] or "") in units]
+    good = len(numbers) + sum(bool(_UUID.fullmatch(cell) or _BUS.fullmatch(cell)) for cell in cells)
+    return 2 * good >= len(cells) > 1 or (len(cells) == len(columns) == 1 and cells[0][:1].isdigit())
 
 
 def _row(columns: list[tuple[str, str]], cells: list[str], *, with_units: bool) -> dict[str, Any]:
@@ -82,22 +104,22 @@ def _row(columns: list[tuple[str, str]], cells: list[str], *, with_units: bool) 
     for (name, unit), cell in zip(columns, cells, strict=True):
         if _UNKNOWN.fullmatch(cell):
             continue
-        if name in ("name", "index", "uuid", "pci.bus_id", "serial"):
-            if (name == "index" and not cell.isdigit()) or (name == "uuid" and not cell.startswith(("GPU-", "MIG-"))):
-                raise ValueError(cell)
-            of_device[name] = cell
-            continue
+        match = _NUMBER.fullmatch(cell)
         column = _COLUMNS.get(name, name.replace(".", "_"))
         if name == "timestamp":
             if not _STAMP.fullmatch(cell):
                 raise ValueError(cell)
             row[column] = stamp(cell.replace("/", "-"))
-            continue
-        match = _NUMBER.fullmatch(cell)
-        if match is not None and (match[2] or "") == (unit if with_units else ""):
+        elif name in ("name", "index", "uuid", "pci.bus_id", "serial"):
+            if not _FORMS.get(name, _TEXT).fullmatch(cell):
+                raise ValueError(cell)
+            of_device[name] = cell
+        elif match is not None and (match[2] or "") == (unit if with_units else ""):
             row[column] = in_si(match[1], _UNITS.get(unit, ""))
-        elif match is None and not unit and name.partition(".")[0] not in _NUMBERS:
-            row[column] = cell[:200]  # pstate, driver_version, compute_mode
+            if name.startswith("utilization.") and not 0 <= row[column] <= 1:
+                raise ValueError(cell)
+        elif not unit and name.partition(".")[0] not in _NUMBERS and _FORMS.get(name, _TEXT).fullmatch(cell):
+            row[column] = cell  # pstate, driver_version, compute_mode
         else:
             raise ValueError(cell)
     if not row:
@@ -113,31 +135,42 @@ def _device(found: dict[str, str]) -> dict[str, str]:
     return {"device": device} if device else {}
 
 
-# A line without a header above it: the time, and cells with units.
-_BARE = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d\.\d{3}, [^\n]{1,2000} (?:MiB|W|%|MHz)(?=,|[ \t]*$)")
+# Lines without a header: the time, and cells of which each is whole. Of their numbers only watts tell what was
+# measured, and they only where they are one: of two percentages, or two sizes, nothing says which is which.
+_WORDS = (" MiB", " MHz", *(f"{digit} W" for digit in "0123456789"), ", GPU-", ", NVIDIA ", ", Tesla ")
+_BARE = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d\.\d{3}, ")
+
+
+def _word(line: bytes) -> str:
+    """Return the first of the words of such lines that a line holds."""
+    return next((word for word in _WORDS if word.encode() in line), "")
+
+
+def _bare(word: str) -> Each:
+    """Make the part for the lines of a word: one that holds several is read by the first."""
+    return Each(word, lambda line: _read_bare(line) if word == _word(line) else [])
 
 
 def _read_bare(line: bytes) -> list[tuple[str, dict[str, Any]]] | None:
-    """Read a line without a header: of the units only watts tell what was measured, and they only where they are one.
-
-    Of two percentages, or two sizes, nothing says which is which.
-    """
-    if not _BARE.match(line):
+    """Read a line without a header, with or without units; None for one that is damaged."""
+    if not _BARE.match(line) or len(line) > _LONGEST:
         return []
     time, *cells = _cells(line)
-    row: dict[str, Any] = {"time": stamp(time.replace("/", "-"))}
+    if not all(any(form.fullmatch(cell) for form in (_NUMBER, _UNKNOWN, _UUID, _BUS, _TEXT)) for cell in cells):
+        return None
+    numbers = [match for cell in cells if (match := _NUMBER.fullmatch(cell))]
+    with_units = any(match[2] for match in numbers)
     of_device = {}
-    for cell in cells:
-        if cell.startswith(("GPU-", "MIG-")):
-            of_device["uuid"] = cell
-        elif re.match(r"(?:NVIDIA|Tesla|GeForce|Quadro|GRID) ", cell):
-            of_device["name"] = cell
-    watts = [cell for cell in cells if cell.endswith(" W")]
+    for name, form in (("uuid", _UUID), ("name", _PRODUCT)):
+        if found := next(filter(form.fullmatch, cells), None):
+            of_device[name] = found
+    row: dict[str, Any] = {"time": stamp(time.replace("/", "-")), **_device(of_device)}
+    # without units, they alone have two decimals, but for some versions of a driver, which stay the same
+    watts = [match for match in numbers if (match[2] == "W" if with_units else re.search(r"\.\d\d$", match[0]))]
     if len(watts) == 1:
-        row["power"] = in_si(watts[0][:-2])
-    left = [cell for cell in cells if re.fullmatch(r"-?\d+(?:\.\d+)?(?: (?:%|MiB|MHz|W))?", cell)]
-    left = left if len(watts) != 1 else [cell for cell in left if cell != watts[0]]
-    return [("samples", {**row, **_device(of_device), "columns_left_out": len(left)})]
+        row["power"] = in_si(watts[0][1])
+    left = len(numbers) - (len(watts) == 1)
+    return [("samples", {**row, "columns_left_out": left, **({} if with_units else {"plain": 1})})]
 
 
 def _settle(tables: Tables) -> None:
@@ -145,18 +178,32 @@ def _settle(tables: Tables) -> None:
     samples = tables.get("samples")
     if samples is None:
         return
-    left = samples.numbers("columns_left_out")
-    samples.columns.pop("columns_left_out", None)
-    known = np.flatnonzero(np.isnan(left))
-    bare = np.flatnonzero(~np.isnan(left) & ~np.isin(samples.line, samples.line[known]))
-    order = np.concatenate([known, bare])
-    first = np.unique(samples.line[order], return_index=True)[1]
-    tables["samples"] = samples.where(order[first])
-    if len(bare := bare[np.isin(bare, order[first])]):
-        count = int(left[bare].max())
-        said = f"without a header nothing tells what {count} of the columns are; they were left out"
-        event = Rows([int(samples.line[bare[0]])], {"kind": ["columns_left_out"], "message": [said]})
+    headers, left, plain = (samples.numbers(name) for name in ("header", "columns_left_out", "plain"))
+    for name in ("header", "columns_left_out", "plain"):
+        samples.columns.pop(name, None)
+    # below a header a line that was not read by it is damaged
+    first_header = samples.line[headers == 1].min(initial=np.iinfo(np.int64).max)
+    bare = ~np.isnan(left) & (samples.line < first_header) & ((plain != 1) | _vary(samples))
+    kept = np.flatnonzero(bare | (np.isnan(left) & (headers != 1)))
+    if not len(kept):
+        del tables["samples"]
+        return
+    tables["samples"], left = samples.where(kept), left[kept]
+    if np.isfinite(left).any():
+        said = f"without a header nothing tells what {np.nanmax(left):.0f} of the columns are; they were left out"
+        line = int(tables["samples"].line[np.isfinite(left)][0])
+        event = Rows([line], {"kind": ["columns_left_out"], "message": [said]})
         tables["events"] = joined([tables["events"], event]) if "events" in tables else event
+
+
+def _vary(samples: Rows) -> Array:
+    """Tell of each row whether the power of its device changes, which a limit or a version does not."""
+    devices, power = [str(each) for each in samples["device"].tolist()], samples.numbers("power")
+    found: dict[str, set[float]] = {}
+    for device, watts in zip(devices, power.tolist(), strict=True):
+        if np.isfinite(watts):
+            found.setdefault(device, set()).add(watts)
+    return np.array([len(found.get(device, ())) > 1 for device in devices])
 
 
 _ANCHORS = (
@@ -171,7 +218,7 @@ FORMATS = (
         example="2024/05/01 12:00:00.123, GPU-2f1c2d34-0000-1111-2222-333344445555, 97 %, 71402 MiB, 412.55 W",
         parts=(
             *(Block(each, _reader(each), size=1 << 26) for each in _ANCHORS),
-            *(Each(unit, _read_bare) for unit in (" MiB", " MHz", *(f"{digit} W" for digit in "0123456789"))),
+            *(_bare(word) for word in _WORDS),
         ),
         finish=_settle,
     ),
