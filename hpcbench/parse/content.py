@@ -47,7 +47,6 @@ class _Gathered:
     first_unread: dict[int, int] = field(default_factory=dict)
     first: dict[int, tuple[int, str]] = field(default_factory=dict)
     sniffed: set[bytes] = field(default_factory=set)
-    ranks: list[tuple[Array, Array]] = field(default_factory=list)
     length: int = 0
     breaks: int = 0
     open_line: bool = False
@@ -61,8 +60,6 @@ class _Gathered:
             self.first_unread.setdefault(number, line + self.breaks)
         for number, (line, text) in piece.first.items():
             self.first.setdefault(number, (line + self.breaks, text))
-        if piece.rank is not None:
-            self.ranks.append((piece.rank[0] + self.breaks, piece.rank[1]))
         self.sniffed |= piece.sniffed
         self.length += piece.length
         self.breaks += piece.breaks
@@ -100,7 +97,7 @@ def assemble(scanner: Scanner, pieces: Iterable[Piece], whole: Callable[[], byte
         if not tables:
             content.unread += missed
             continue
-        _complete(tables, each, gathered.ranks)
+        _complete(tables, each)
         if lines := [line for line in diverged if line is not None]:
             _add_divergence(tables, min(lines))
         shown = [gathered.first[number] for number in strong if number in gathered.first]
@@ -140,17 +137,8 @@ def _tables(scanner: Scanner, numbers: Sequence[int], collected: dict[int, list[
     return {table: joined(rows).ordered() for table, rows in parts.items()}
 
 
-def _complete(tables: Tables, each: Format, ranks: list[tuple[Array, Array]]) -> None:
-    """Add what the place of rows tells (the rank that wrote them, restarts, warm-up) and what the format adds."""
-    if ranks:
-        lines = np.concatenate([line for line, _ in ranks])
-        values = np.concatenate([rank for _, rank in ranks])
-        for name in ("steps", "epochs", "evals"):
-            if name in tables and "rank" not in tables[name]:
-                at = np.searchsorted(lines, tables[name].line).clip(0, len(lines) - 1)
-                same = lines[at] == tables[name].line
-                if same.any():
-                    tables[name]["rank"] = np.where(same, values[at], np.nan)
+def _complete(tables: Tables, each: Format) -> None:
+    """Add what the place of rows tells (restarts, warm-up) and what the format adds."""
     if each.finish is not None:
         with suppress(*STUMBLES):  # what it would have added is missing, what was read stays
             each.finish(tables)

@@ -22,11 +22,12 @@ from hpcbench import formats
 from hpcbench.formats import Block, Each, Format, Line, Reading
 from hpcbench.parse.columns import convert
 from hpcbench.parse.streams import without_colours
-from hpcbench.parse.text import BEFORE, RANK, Text, find_all, ranks, shown_line
+from hpcbench.parse.text import BEFORE, Text, find_all, shown_line
 from hpcbench.rows import Array, objects
 
 _DENSE = 400  # bytes a hit: where hits are closer together, a pattern runs over the whole stretch
-_TIMED = frozenset({"steps", "epochs", "evals", "events"})
+_PLACED = frozenset({"steps", "epochs", "evals", "events"})  # tables whose rows have the time of their lines
+_RANKED = _PLACED - {"events"}  # and the rank that wrote them
 
 
 # what a function that trusts its input may raise
@@ -72,7 +73,6 @@ class Piece:
     first_unread: dict[int, int] = field(default_factory=dict)  # the first such line
     first: dict[int, tuple[int, str]] = field(default_factory=dict)  # line and text of the first row of a part
     sniffed: set[bytes] = field(default_factory=set)
-    rank: tuple[Array, Array] | None = None  # lines, and the rank that wrote each
 
 
 class Scanner:
@@ -111,9 +111,7 @@ class Scanner:
         hits = self._search(data)
         piece = Piece(length, int(np.count_nonzero(marks)), open_line)
         text = Text(data, marks, last)
-        if len(hits[0]):
-            piece.rank = ranks(text, hits[0])
-        for (literal, numbers), ends in zip(self.anchors, hits[1:], strict=True):
+        for (literal, numbers), ends in zip(self.anchors, hits, strict=True):
             if not len(ends):
                 continue
             if literal in self.sniffs:
@@ -129,39 +127,33 @@ class Scanner:
         return piece
 
     def _search(self, data: bytes) -> list[Sequence[int]]:
-        """Return where each anchor ends, in order: first those of ranks' prefixes, then each of `anchors`.
+        """Return where each of `anchors` ends, in order.
 
         Telling Python of a place costs more than finding it: an anchor that nearly every line held in the last stretch
         is left out of the common search and found by numpy.
         """
         often = self._often
-        found: list[list[int]] = [[] for _ in range(len(self.anchors) + 1)]
+        found: list[list[int]] = [[] for _ in self.anchors]
         add = [each.append for each in found]
 
         def collect(number: int, _start: int, end: int, _flags: int, _context: object) -> None:
             add[number](end)
 
-        if data:
+        if data and len(often) < len(self.anchors):
             self._database(often).scan(data, match_event_handler=collect)
         hits: list[Sequence[int]] = list(found)
         for number in often:
-            hits[number] = find_all(data, self.anchors[number - 1][0]).tolist()
-        self._often = frozenset(
-            number for number in range(1, len(hits)) if len(hits[number]) * _DENSE > len(data) > 1 << 16
-        )
+            hits[number] = find_all(data, self.anchors[number][0]).tolist()
+        self._often = frozenset(number for number, ends in enumerate(hits) if len(ends) * _DENSE > len(data) > 1 << 16)
         return hits
 
     def _database(self, without: frozenset[int]) -> Any:
         """Return the compiled search for all anchors but some."""
         if without not in self._databases:
-            wanted = [number for number in range(len(self.anchors) + 1) if number not in without]
-            texts = {number: re.escape(self.anchors[number - 1][0]) if number else RANK for number in wanted}
+            wanted = [number for number in range(len(self.anchors)) if number not in without]
             database = hyperscan.Database()
-            database.compile(
-                expressions=list(texts.values()),
-                ids=wanted,
-                flags=[0 if number else hyperscan.HS_FLAG_MULTILINE for number in wanted],
-            )
+            texts = [re.escape(self.anchors[number][0]) for number in wanted]
+            database.compile(expressions=texts, ids=wanted, flags=[0] * len(wanted))
             self._databases[without] = database
         return self._databases[without]
 
@@ -208,8 +200,10 @@ class Scanner:
                     shown_line(whole[index]) if whole and len(whole[index]) < 500 else text.line_at(place)
                     for index, place in enumerate(places)
                 ])  # fmt: skip
-            if "time" not in names and part.table in _TIMED and (times := text.times(at, begins)) is not None:
-                found.extra["time"] = times
+            if part.table in _PLACED:
+                begins = text.starts_of(at) if begins is None else begins
+                told = {"time": text.times(begins), "rank": text.ranks(begins) if part.table in _RANKED else None}
+                found.extra |= {name: each for name, each in told.items() if each is not None and name not in names}
             piece.found[number] = found
             piece.first[number] = (int(line[0]), text.line_at(int(at[0])))
         # a line that holds the anchor twice may be two that were written at once, of which one was read
@@ -237,9 +231,17 @@ class Scanner:
                 piece.first_unread.setdefault(number, int(text.line_of(np.asarray([start + 1]))[0]))
                 continue
             read.append((start, rows))
-        lines = text.line_of(np.asarray([start + 1 for start, _ in read], dtype=np.int64)).tolist()
-        for at, (_, rows) in zip(lines, read, strict=True):
-            found.add((table, at, values) for table, values in rows)
+        begins = np.asarray([start for start, _ in read], dtype=np.int64)
+        ranks = text.ranks(begins) if read else None
+        for index, (at, (_, rows)) in enumerate(zip(text.line_of(begins + 1).tolist(), read, strict=True)):
+            found.add(
+                (
+                    table,
+                    at,
+                    {"rank": float(ranks[index]), **values} if ranks is not None and table in _RANKED else values,
+                )
+                for table, values in rows
+            )
         if found.records:
             piece.found[number] = found
             piece.first[number] = (found.records[0][1], text.line_at(starts[0] + 1))

@@ -151,7 +151,7 @@ def _stacked(name: str, parts: Sequence[Rows], logs: Sequence[Source], place: Ar
     paths = pd.array([source.shown for source in logs], dtype="string")
     columns["source"] = paths.take(file[order])
     columns["line"] = rows.line[order]
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns, copy=False)  # a column is nobody else's
 
 
 def _column(name: str, values: Array) -> Any:

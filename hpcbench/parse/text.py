@@ -13,8 +13,8 @@ from hpcbench.formats import stamp
 from hpcbench.rows import Array
 
 BEFORE, AFTER = 4 << 10, 16 << 10  # of a line that is longer only so much is looked at, around an anchor
-RANK = rb"^(?:\[(?:default|[Rr]ank ?)?\d{1,6}\]|\d{1,5}: )"  # what a launcher writes before the lines of a rank
-_RANK_OF = re.compile(rb"\[?(?:default|[Rr]ank ?)?(\d{1,6})")
+# what a launcher writes before the lines of a rank
+_RANK = re.compile(rb"\[(?:default|[Rr]ank ?)?(\d{1,6})\]|(\d{1,5}): ")
 _STAMP = re.compile(rb"(?:[ \t]|\[[A-Za-z]{0,10} ?\d{0,6}\]:? ?|\d{1,5}: |\[){0,3}(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)")
 _CLOCK = [11, 12, 14, 15, 17, 18]  # hours, minutes and seconds of a stamp
 _SECONDS = np.array([36000, 3600, 600, 60, 10, 1], np.int32)
@@ -53,37 +53,48 @@ class Text:
         inside = np.bitwise_count(words[word] & ((np.uint64(1) << bit) - np.uint64(1)))
         return np.asarray(before[word] + inside.astype(np.int64) + 1)
 
+    def starts_of(self, at: Array) -> Array:
+        """Return where the lines of positions begin, each that of the letter before it."""
+        if len(at) > 500:
+            return np.asarray(self._begins[np.searchsorted(self._begins, at - 1, side="right") - 1])
+        return np.array([self.data.rfind(b"\n", 0, max(0, each - 1)) + 1 for each in at.tolist()], dtype=np.int64)
+
     def windows(self, ends: Sequence[int]) -> tuple[list[int], list[bytes]]:
         """Return where the lines of anchors begin, and their bytes; long ones are clipped."""
         data, starts, pieces, stop = self.data, [], [], -1
+        rfind, find, length = data.rfind, data.find, len(data)
         for end in ends:
             if end <= stop:  # the line holds the anchor twice
                 continue
-            start = data.rfind(b"\n", max(0, end - BEFORE), end) + 1 or max(0, end - BEFORE)
+            least = end - BEFORE if end > BEFORE else 0
+            start = rfind(b"\n", least, end) + 1 or least
             start = max(start, stop)
-            stop = data.find(b"\n", end, end + AFTER)
-            stop = min(len(data), end + AFTER) if stop < 0 else stop
+            stop = find(b"\n", end, end + AFTER)
+            if stop < 0:
+                stop = min(length, end + AFTER)
             starts.append(start)
             pieces.append(data[start:stop])
         return starts, pieces
 
-    def times(self, at: Array, begins: Array | None = None) -> Array | None:
-        """Return when the lines of positions were written, where they begin with a date and time: seconds since 1970.
+    def _letters(self, starts: Array, width: int) -> Array:
+        """Return the bytes from each start on, one row each; `width` is a multiple of 8."""
+        padded = self._padded
+        words = np.ndarray(len(padded) - 7, "<u8", padded, strides=(1,))  # every place as a number of 8 bytes
+        return np.stack([words[starts + at] for at in range(0, width, 8)], axis=1).view(np.uint8)
 
-        `begins` says where the lines begin, where that is known. A stamp that names no zone is taken as UTC.
+    @cached_property
+    def _padded(self) -> bytes:
+        return self.data + b" " * 32
+
+    def times(self, starts: Array) -> Array | None:
+        """Return when lines were written that begin with a date and time: seconds since 1970.
+
+        A stamp that names no zone is taken as UTC.
         """
-        sample = self.data.rfind(b"\n", 0, max(0, int(at[0]) - 1)) + 1
-        match = _STAMP.match(self.data, sample)
+        match = _STAMP.match(self.data, int(starts[0]))
         if match is None:
             return None
-        offset = match.start(1) - sample
-        if begins is not None and len(begins) == len(at):
-            starts = begins + offset
-        elif len(at) > 500:
-            starts = self._begins[np.searchsorted(self._begins, at - 1, side="right") - 1] + offset
-        else:
-            starts = np.array([self.data.rfind(b"\n", 0, max(0, each - 1)) + 1 for each in at.tolist()]) + offset
-        letters = np.frombuffer(self.data + b" " * 32, np.uint8)[starts[:, None] + np.arange(23)]
+        letters = self._letters(starts + (match.start(1) - int(starts[0])), 24)
         digits = letters - np.uint8(48)  # what is no digit is above 9
         good = (digits[:, _DIGITS] <= 9).all(axis=1) & (letters[:, [13, 16]] == 58).all(axis=1)
         seconds = self._days(letters[:, :10]) + digits[:, _CLOCK].astype(np.int32) @ _SECONDS
@@ -91,6 +102,24 @@ class Text:
         fraction = point & (digits[:, 20:23] <= 9).all(axis=1)
         thousandths = digits[:, 20:23].astype(np.int32) @ np.array([100, 10, 1], np.int32)
         return np.where(good, seconds + np.where(fraction, thousandths, 0) / 1000, np.nan)
+
+    def ranks(self, starts: Array) -> Array | None:
+        """Return the rank that a launcher says wrote each of the lines, or None where it says none."""
+        letters = self._letters(starts, 8)
+        digit = letters - np.uint8(48) <= 9
+        bracket = letters[:, 0] == 91
+        possible = bracket & np.isin(letters[:, 1], (68, 82, 100, 114))  # [default0], [rank0]
+        for width in range(1, 6):  # `12: `
+            possible |= digit[:, :width].all(axis=1) & (letters[:, width] == 58) & (letters[:, width + 1] == 32)
+        for width in range(2, 8):  # [12]
+            possible |= bracket & digit[:, 1:width].all(axis=1) & (letters[:, width] == 93)
+        if not possible.any():
+            return None
+        found = np.full(len(starts), np.nan)
+        for index in np.flatnonzero(possible).tolist():
+            if match := _RANK.match(self.data, int(starts[index])):
+                found[index] = float(match[1] or match[2])
+        return found if np.isfinite(found).any() else None
 
     def _days(self, letters: Array) -> Array:
         """Return when days such as ``2025-10-13`` began, in seconds since 1970."""
@@ -139,14 +168,3 @@ def find_all(data: bytes, text: bytes) -> Array:
     letters = np.frombuffer(data, np.uint8)
     same = (letters[found[:, None] + np.arange(width, len(text))] == rest).all(axis=1)
     return np.asarray(found[same] + len(text))
-
-
-def ranks(text: Text, ends: Sequence[int]) -> tuple[Array, Array]:
-    """Return the lines of ranks' prefixes that end at `ends`, and the rank of each."""
-    lines = text.line_of(np.asarray(ends))
-    ranks = []
-    for end in ends:
-        start = text.data.rfind(b"\n", max(0, end - 40), end) + 1
-        match = _RANK_OF.match(text.data, start)
-        ranks.append(float(match[1]) if match else np.nan)
-    return lines, np.asarray(ranks)
