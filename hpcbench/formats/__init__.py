@@ -168,8 +168,18 @@ class Block:
     size: int = 1 << 20
 
 
-# The table that takes what a log says of how its run was set up: each column is a parameter of the case.
+# The table that takes what a log says of how its run was set up: each column is a parameter of the case. Formats call
+# the same thing by the same name, so that logs of different programs compare: `batch` (samples a step, of all devices),
+# `micro_batch` (of one device, or of one micro step), `sequence_length`, `total_batch` (tokens a step); `processes`,
+# `devices`, `gpus`, `nodes`, `threads`; `tensor_parallel`, `pipeline_parallel`, `data_parallel`, `zero_stage`;
+# `model`, `device`, `backend`, `precision` (see `PRECISIONS`); of servers `concurrency`, `request_rate` (`inf`: no
+# limit), and the `input_tokens` and `output_tokens` that each request asks for.
 PARAMETERS = "parameters"
+# What programs call the numbers they compute with → the value of the parameter `precision`.
+PRECISIONS: dict[str, str] = {
+    "float32": "FP32", "fp32": "FP32", "float": "FP32", "float16": "FP16", "fp16": "FP16", "half": "FP16",
+    "bfloat16": "BF16", "bf16": "BF16", "tf32": "TF32",
+}  # fmt: skip
 # What a log tells of, in the order in which one of several decides what a case is.
 Kind = Literal["training", "inference", "evaluation", "system"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

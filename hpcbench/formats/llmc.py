@@ -31,9 +31,9 @@ def _cuda_steps(tables: Tables) -> None:
         evals["step"] = np.insert(steps["step"], 0, steps["step"][0] - 1)[before]  # a run may resume
 
 
-def _said(words: str, parameter: str) -> Line:
+def _said(words: str, parameter: str, *, weak: bool = True) -> Line:
     """Read a row of the table that the CUDA program prints first."""
-    return Line(PARAMETERS, rf"^\| {words} +\| {parameter} +\|", weak=True)
+    return Line(PARAMETERS, rf"^\| {words} +\| {parameter} +\|", weak=weak)
 
 
 FORMATS = (
@@ -81,7 +81,7 @@ FORMATS = (
                 r"^total average iteration time: <value ms> ms",
                 constants={"name": "mean_step_time", "unit": "s"},
             ),
-            _said("micro batch size B", "<batch:int>"),
+            _said("micro batch size B", "<micro_batch:int>", weak=False),  # all that a run without memory leaves
             _said("sequence length T", "<sequence_length:int>"),
             _said("total batch size", "<total_batch:int>"),
             _said("num_processes", "<processes:int>"),

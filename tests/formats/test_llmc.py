@@ -2,6 +2,9 @@ import math
 
 import pytest
 import written
+from said import parameters
+
+from hpcbench.parse.content import read_bytes
 
 CPU, CUDA, MAIN = "llmc-cpu", "llmc-cuda", "llmc-main-log"
 
@@ -186,3 +189,15 @@ def test_a_loss_that_stops_being_a_number_is_an_event_at_its_first_step(loss):
     assert [(event.line, event.values) for event in events] == [
         (2, {"kind": "nan_loss", "message": "the loss of step 4 is not a finite number"})
     ]
+
+
+def test_a_run_that_found_no_memory_says_how_it_was_set_up(corpus):
+    assert parameters((corpus / "failures/llmc_cuda_oom.log").read_bytes()) == {
+        "micro_batch": 64, "sequence_length": 1024, "total_batch": 524288, "precision": "BF16", "model": "d12",
+        "device": "NVIDIA A100-PCIE-40GB", "processes": 1,
+    }  # fmt: skip
+
+
+def test_a_row_of_its_table_is_no_other_programs_log():
+    row = b"| total batch size      | 524288                                             |\n"
+    assert read_bytes(row).formats == []

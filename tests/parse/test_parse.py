@@ -483,16 +483,19 @@ def cuda(batch, length=1024):
     return "".join(f"| {name:<21} | {value:<50} |\n" for name, value in table) + f"{step}\n"
 
 
+FOUR, EIGHT = {"micro_batch": 4}, {"micro_batch": 8}
+
+
 @pytest.mark.parametrize(("logs", "parameters", "origin"), [
-    ({"a.log": cuda(4), "b.log": cuda(8)}, [{"batch": 4}, {"batch": 8}], "header"),
+    ({"a.log": cuda(4), "b.log": cuda(8)}, [FOUR, EIGHT], "header"),
     # a path that says the same again is no axis; one that says more is
-    ({"bs4.log": cuda(4), "bs8.log": cuda(8)}, [{"batch": 4}, {"batch": 8}], "header"),
-    ({"n1/a.log": cuda(4), "n2/a.log": cuda(4)}, [{"batch": 4, "n": 1}, {"batch": 4, "n": 2}], "header and path"),
-    ({"a.log": cuda(4), "b.log": cuda(4)}, [{"batch": 4, "log": "a"}, {"batch": 4, "log": "b"}], "header and path"),
+    ({"bs4.log": cuda(4), "bs8.log": cuda(8)}, [FOUR, EIGHT], "header"),
+    ({"n1/a.log": cuda(4), "n2/a.log": cuda(4)}, [{**FOUR, "n": 1}, {**FOUR, "n": 2}], "header and path"),
+    ({"a.log": cuda(4), "b.log": cuda(4)}, [{**FOUR, "log": "a"}, {**FOUR, "log": "b"}], "header and path"),
     ({"x/a.log": cuda(4), "x/b.log": cuda(8), "y/a.log": cuda(4), "y/b.log": cuda(8)},
-     [{"batch": 4, "log": "x/a"}, {"batch": 8, "log": "x/b"}, {"batch": 4, "log": "y/a"}, {"batch": 8, "log": "y/b"}],
+     [{**FOUR, "log": "x/a"}, {**EIGHT, "log": "x/b"}, {**FOUR, "log": "y/a"}, {**EIGHT, "log": "y/b"}],
      "header and path"),
-    ({"a.log": cuda(4)}, [{"batch": 4}], "header"),
+    ({"a.log": cuda(4)}, [FOUR], "header"),
     # two runs in one file: it has no one batch
     ({"a.log": cuda(4) + cuda(8), "b.log": cuda(4) + cuda(8)}, [{"log": "a"}, {"log": "b"}], "header and path"),
 ])  # fmt: skip
@@ -517,8 +520,8 @@ def test_repeats_of_what_logs_say_are_repeats(tmp_path):
         for run in (1, 2, 3):
             (tmp_path / f"b{batch}-run{run}.log").write_text(cuda(batch))
     cases = parse(tmp_path).cases
-    assert sorted(zip(cases.batch, cases.repeat, strict=True)) == [(4, 1), (4, 2), (4, 3), (8, 1), (8, 2), (8, 3)]
-    assert sorted(cases.case)[0] == "batch4"
+    assert sorted(zip(cases.micro_batch, cases.repeat, strict=True)) == [(4, 1), (4, 2), (4, 3), (8, 1), (8, 2), (8, 3)]
+    assert sorted(cases.case)[0] == "micro_batch4"
 
 
 def test_a_perf_file_has_the_parameters_of_the_log_beside_it(tmp_path):
@@ -526,8 +529,8 @@ def test_a_perf_file_has_the_parameters_of_the_log_beside_it(tmp_path):
         (tmp_path / f"{batch}.log").write_text(cuda(batch))
         (tmp_path / f"{batch}.time.txt").write_text("\nreal\t0m56.9s\nuser\t0m1.2s\nsys\t0m0.1s\n")
     metrics = parse(tmp_path)
-    assert sorted(metrics.sources.batch) == [4, 4, 8, 8]
-    assert sorted(metrics.cases.case) == ["batch4", "batch8"]
+    assert sorted(metrics.sources.micro_batch) == [4, 4, 8, 8]
+    assert sorted(metrics.cases.case) == ["micro_batch4", "micro_batch8"]
 
 
 def test_a_label_or_a_file_beside_a_log_comes_before_what_it_says(tmp_path):
