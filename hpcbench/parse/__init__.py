@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 import time
@@ -47,8 +48,7 @@ def parse(
     """
     choice, pattern = _choice(formats), _pattern(label)
     sources, runs = _sources(paths)
-    files = [str(source.path) for source in sources]
-    batches = _read(files, choice, workers, executor, cache=cache and not hashes, hashes=hashes)
+    batches = _read(sources, choice, workers, executor, cache=cache and not hashes, hashes=hashes)
     return _metrics(sources, runs, batches, pattern)
 
 
@@ -63,10 +63,10 @@ def follow(
     growing: dict[str, Growing] = {}
     while True:
         sources, runs = _sources(paths)
-        files = {str(source.path): source for source in sources}
+        files = {source.path: source for source in sources}
         changed = not growing
         for file, source in files.items():
-            changed |= growing.setdefault(file, Growing(source.path, choice)).update()
+            changed |= growing.setdefault(file, Growing(Path(source.path), choice)).update()
         if changed:
             contents = ((Log.of(file, growing[file].content()), growing[file].content().tables) for file in files)
             yield _metrics(sources, runs, [Batch.of(contents)], pattern)
@@ -77,8 +77,8 @@ def explain(*paths: Path | str) -> Iterator[tuple[str, str, list[Evidence]]]:
     """Yield for each log its name, what is wrong with it (or nothing), and what shows the formats it was taken for."""
     choice = _choice(None)
     for source in _sources(paths)[0]:
-        for member, content, problem in read_file(str(source.path), choice):
-            shown = f"{source.shown}/{shown_path(Path(member))}" if member else source.shown
+        for member, content, problem in read_file(source.path, choice):
+            shown = f"{source.shown}/{shown_path(member)}" if member else source.shown
             yield shown, problem, content.evidence if content else []
 
 
@@ -114,8 +114,8 @@ def _sources(paths: Sequence[Path | str]) -> tuple[list[Source], dict[str, Run]]
             raise UsageError(f"{path} is neither a file nor a folder")
         for source in find(path, runs):
             try:
-                place = source.path.stat()
-            except OSError:  # a link to nothing, or a folder that is closed
+                source.stat = place = os.stat(source.path)
+            except (OSError, ValueError):  # a link to nothing, or a folder that is closed
                 found.setdefault(source.shown, source)
                 continue
             if stat.S_ISREG(place.st_mode) or stat.S_ISDIR(place.st_mode):  # a pipe would be waited for without end
@@ -127,7 +127,7 @@ def _metrics(
     found: Sequence[Source], runs: dict[str, Run], batches: Iterable[Batch], pattern: re.Pattern[str] | None
 ) -> Metrics:
     """Make the tables of what was read of the sources found."""
-    by_path = {str(source.path): source for source in found}
+    by_path = {source.path: source for source in found}
     logs: list[Source] = []
     tables: dict[str, list[Rows]] = {name: [] for name in TABLES}
     for batch in batches:
@@ -137,7 +137,7 @@ def _metrics(
             rows.columns[FILE] = rows.columns[FILE] + start
             tables[name].append(rows)
     order = {path: position for position, path in enumerate(by_path)}
-    sources = sorted(logs, key=lambda source: order[str(source.path)])
+    sources = sorted(logs, key=lambda source: order[source.path])
     # a file in which nothing was recognised is listed with the sources, but it is no case
     unnamed = [source for source in sources if not source.case and (source.records or source.unread)]
     for several in (False, True):  # files of which a case has many stand for themselves
@@ -146,31 +146,33 @@ def _metrics(
 
 
 def _read(
-    files: list[str], choice: Choice, workers: int, executor: Executor | None, *, cache: bool, hashes: bool
+    sources: Sequence[Source], choice: Choice, workers: int, executor: Executor | None, *, cache: bool, hashes: bool
 ) -> Iterator[Batch]:
     """Read files, those that are known from the cache."""
+    sizes = {source.path: source.stat.st_size if source.stat else 0 for source in sources}
     if not cache:
-        yield from (batch for _, batch in read_files(files, choice, workers, executor, hashes))
+        yield from (batch for _, batch in read_files(sizes, choice, workers, executor, hashes))
         return
     now = time.time()
     store = Cache(choice)
-    keys = {file: key(file) for file in files}
+    keys = {source.path: key(source.path, source.stat) for source in sources}
+    files = list(keys)
     unknown = set(files)
     for positions, batch in store.known(list(keys.values())):
         unknown.difference_update(files[position] for position in positions)
         yield batch
     if unknown:
-        rest = [file for file in files if file in unknown]
+        rest = {file: size for file, size in sizes.items() if file in unknown}
         for read, batch in read_files(rest, choice, workers, executor, hashes):
-            store.store([keys[file] for file in read], read, batch, now)
+            store.add({file: keys[file] for file in read}, batch, now)
             yield batch
-        store.trim()
+        store.close()
 
 
 def _filled(source: Source, log: Log) -> Source:
     """Put what is known of a log into its source; each file of an archive has one of its own."""
     if log.member:
-        shown = f"{source.shown}/{shown_path(Path(log.member))}"
+        shown = f"{source.shown}/{shown_path(log.member)}"
         source = replace(source, shown=shown, parameters=dict(source.parameters))
     source.said = {name: value for name, value in json.loads(log.parameters).items() if name not in RESERVED}
     source.formats = [log.problem] if log.problem else log.formats.split()

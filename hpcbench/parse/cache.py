@@ -13,8 +13,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,22 +23,23 @@ import numpy as np
 
 from hpcbench.parse.engine import Choice
 from hpcbench.parse.files import FILE, Batch, Log
-from hpcbench.rows import Rows
+from hpcbench.rows import Rows, joined
 
 _LIMIT = 2 << 30  # bytes; the shards used longest ago go first
+_SHARD = 500_000  # logs and rows that fill a shard
 _FRESH = 2.0  # seconds: a file that changed so lately may change again within its time stamp
 
 # path, size, time of change in ns, inode
 Key = tuple[str, int, int, int]
 
 
-def key(path: str) -> Key | None:
-    """Return what tells whether a file is the same as before, or None where it cannot be asked."""
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return None
-    return (os.path.abspath(path), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+def key(path: str, stat: os.stat_result | None) -> Key | None:
+    """Return what tells whether a file is the same as before, or None where it could not be asked."""
+    return None if stat is None else (_absolute(path), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+def _absolute(path: str) -> str:
+    return path if path.startswith("/") else os.path.join(os.getcwd(), path)
 
 
 class Cache:
@@ -46,6 +47,8 @@ class Cache:
 
     def __init__(self, choice: Choice, folder: Path | None = None) -> None:
         self._folder = (folder or _default_folder()) / _fingerprint(choice)
+        self._waiting: list[tuple[dict[str, Key], Batch]] = []
+        self._count = 0  # logs and rows that wait
 
     def known(self, keys: Sequence[Key | None]) -> list[tuple[list[int], Batch]]:
         """Return what was read before of the files of `keys`: their positions and a batch, a shard at a time."""
@@ -74,27 +77,39 @@ class Cache:
         except OSError:
             return []
 
-    def store(self, keys: Sequence[Key | None], files: Sequence[str], batch: Batch, now: float) -> None:
-        """Keep a batch; where that cannot be done, nothing is kept."""
-        good = {
-            file: each
-            for file, each in zip(files, keys, strict=True)
-            if each is not None and now - each[2] / 1e9 > _FRESH
-        }
+    def add(self, keys: Mapping[str, Key | None], batch: Batch, now: float) -> None:
+        """Keep a batch of files that were looked at at `now`; small ones wait until they fill a shard."""
+        good = {file: each for file, each in keys.items() if each is not None and now - each[2] / 1e9 > _FRESH}
         if not good:
             return
+        # whoever reads the batch numbers its files anew
+        tables = {name: Rows(rows.line, dict(rows.columns)) for name, rows in batch.tables.items()}
+        self._waiting.append((good, Batch(list(batch.logs), tables)))
+        self._count += len(batch.logs) + sum(map(len, tables.values()))
+        if self._count > _SHARD:
+            self._store()
+
+    def close(self) -> None:
+        """Keep what waits, and delete what is too much."""
+        if self._waiting:
+            self._store()
+        self._trim()
+
+    def _store(self) -> None:
+        """Write a shard; where that cannot be done, nothing is kept."""
+        waiting, self._waiting, self._count = self._waiting, [], 0
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             aside = Path(tempfile.mkdtemp(prefix=".", dir=self._folder))
             try:
-                _write(aside, good, batch)
+                _write(aside, waiting)
                 aside.rename(self._folder / f"{time.time_ns():020d}-{os.getpid()}")
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
         except (OSError, ValueError, TypeError):  # a full disk, a home that is read-only, what Parquet cannot hold
             return
 
-    def trim(self) -> None:
+    def _trim(self) -> None:
         """Delete the shards that were used longest ago, until the cache is within its limit."""
         with contextlib.suppress(OSError):
             shards = sorted(self._folder.parent.glob("*/*"), key=lambda shard: shard.stat().st_mtime, reverse=True)
@@ -119,27 +134,34 @@ def _fingerprint(choice: Choice) -> str:
     return digest.hexdigest()[:20]
 
 
-def _write(folder: Path, good: dict[str, Key], batch: Batch) -> None:
-    position = {file: number for number, file in enumerate(good)}
-    chosen = [number for number, log in enumerate(batch.logs) if log.path in position]
-    logs: dict[str, list[Any]] = {each.name: [] for each in fields(Log)}
-    for number in chosen:
-        for name, value in asdict(batch.logs[number]).items():
-            logs[name].append(value)
-    logs["file"] = [position[path] for path in logs["path"]]
-    _save(folder / "logs.parquet", logs)
-    files = {"path": [each[0] for each in good.values()], "size": [each[1] for each in good.values()],
-             "changed": [each[2] for each in good.values()], "inode": [each[3] for each in good.values()]}  # fmt: skip
-    _save(folder / "files.parquet", files)
-    renumbered = np.full(len(batch.logs), -1)
-    renumbered[chosen] = np.arange(len(chosen))
-    for name, rows in batch.tables.items():
-        kept = rows.where(renumbered[rows.columns[FILE]] >= 0)
-        columns = {f"c_{column}": values for column, values in kept.columns.items() if column != FILE}
-        _save(
-            folder / f"table_{name}.parquet",
-            {"line": kept.line, "file": renumbered[kept.columns[FILE]], **columns},
-        )
+def _write(folder: Path, batches: Sequence[tuple[dict[str, Key], Batch]]) -> None:
+    keys = {file: each for good, _ in batches for file, each in good.items()}
+    position = {file: number for number, file in enumerate(keys)}
+    logs: list[Log] = []
+    tables: dict[str, list[Rows]] = {}
+    for good, batch in batches:
+        chosen = [number for number, log in enumerate(batch.logs) if log.path in good]
+        renumbered = np.full(len(batch.logs), -1)
+        renumbered[chosen] = np.arange(len(logs), len(logs) + len(chosen))
+        logs += [batch.logs[number] for number in chosen]
+        for name, rows in batch.tables.items():
+            kept = rows.where(renumbered[rows.columns[FILE]] >= 0)
+            kept.columns[FILE] = renumbered[kept.columns[FILE]]
+            tables.setdefault(name, []).append(kept)
+    names = [each.name for each in fields(Log)]
+    _save(
+        folder / "logs.parquet",
+        {
+            **{name: [getattr(log, name) for log in logs] for name in names},
+            "file": [position[log.path] for log in logs],
+        },
+    )
+    columns = ("path", "size", "changed", "inode")
+    _save(folder / "files.parquet", dict(zip(columns, map(list, zip(*keys.values(), strict=True)), strict=True)))
+    for name, parts in tables.items():
+        rows = joined(parts)
+        values = {f"c_{column}": each for column, each in rows.columns.items() if column != FILE}
+        _save(folder / f"table_{name}.parquet", {"line": rows.line, "file": rows.columns[FILE], **values})
 
 
 def _read(folder: Path, here: dict[int, int]) -> Batch:

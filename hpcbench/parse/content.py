@@ -77,16 +77,15 @@ def assemble(scanner: Scanner, pieces: Iterable[Piece], whole: Callable[[], byte
         gathered.add(piece)
     content = Content({}, [], 0, gathered.length, gathered.breaks + gathered.open_line)
     given: list[tuple[Format, Tables]] = []
-    for index, each in enumerate(scanner.formats):
-        numbers = [number for number in sorted(gathered.found) if scanner.parts[number][0] == index]
+    for index, of_format in _by_format(scanner, gathered).items():
+        each = scanner.formats[index]
+        numbers = [number for number in of_format if number in gathered.found]
         strong = [number for number in numbers if not scanner.is_weak(number)]
-        damaged = sum(count for number, count in gathered.unread.items() if scanner.parts[number][0] == index)
+        damaged = sum(gathered.unread.get(number, 0) for number in of_format)
         tables = _tables(scanner, numbers, gathered.found) if strong else {}
         diverged = [found.diverged for number in numbers for found in gathered.found[number]] if strong else []
         missed = damaged if strong or scanner.forced else 0
-        if each.document is not None and (
-            scanner.forced or all(text.encode() in gathered.sniffed for text in each.sniff)
-        ):
+        if each.document is not None and (scanner.forced or scanner.sniff[index] <= gathered.sniffed):
             of_file, left = _document(each, whole, name)
             read = from_records(of_file.records)
             missed += left if read or scanner.forced else 0
@@ -102,13 +101,24 @@ def assemble(scanner: Scanner, pieces: Iterable[Piece], whole: Callable[[], byte
             _add_divergence(tables, min(lines))
         shown = [gathered.first[number] for number in strong if number in gathered.first]
         line, text = min(shown) if shown else (min(int(rows.line.min()) for rows in tables.values()), "the whole file")
-        left_out = [line for number, line in gathered.first_unread.items() if scanner.parts[number][0] == index]
+        left_out = [gathered.first_unread[number] for number in of_format if number in gathered.first_unread]
         rows = sum(map(len, tables.values()))
         content.evidence.append(Evidence(each.name, line, text, rows, missed, min(left_out, default=None)))
         content.unread += missed
         given.append((each, tables))
     _settle(content, given)
     return content
+
+
+def _by_format(scanner: Scanner, gathered: _Gathered) -> dict[int, list[int]]:
+    """Return the formats that a file may be of, in order, and the parts of each that it holds, read or not."""
+    parts: dict[int, list[int]] = {}
+    for number in sorted({*gathered.found, *gathered.unread}):
+        parts.setdefault(scanner.parts[number][0], []).append(number)
+    for index in scanner.documents:
+        if index not in parts and (scanner.forced or scanner.sniff[index] <= gathered.sniffed):
+            parts[index] = []
+    return dict(sorted(parts.items()))
 
 
 def _document(each: Format, whole: Callable[[], bytes | None], name: str) -> tuple[Found, int]:
@@ -167,7 +177,10 @@ def _attempts(steps: Rows) -> Array | None:
     A new one begins where a rank's steps go back: a program that starts again from a checkpoint logs steps a second
     time, and both are kept.
     """
-    step, rank = steps.numbers("step"), np.nan_to_num(steps.numbers("rank"), nan=-1)
+    step = steps.numbers("step")
+    if "rank" not in steps and not (np.diff(step) < 0).any() and np.isfinite(step).all():
+        return None
+    rank = np.nan_to_num(steps.numbers("rank"), nan=-1)
     numbers = np.ones(len(steps))
     found = False
     for each in np.unique(rank):
@@ -182,12 +195,13 @@ def _attempts(steps: Rows) -> Array | None:
 
 def _warmup(steps: Rows, count: int) -> Array:
     """Mark the first `count` different steps of each attempt."""
-    step, attempt = steps.numbers("step"), np.nan_to_num(steps.numbers("attempt"), nan=1)
+    step = steps.numbers("step")
+    attempt = np.nan_to_num(steps.numbers("attempt"), nan=1) if "attempt" in steps else np.ones(len(step))
     marks = np.zeros(len(steps), dtype=bool)
     for each in np.unique(attempt):
         of_attempt = attempt == each
         first = np.unique(step[of_attempt])[:count]
-        marks |= of_attempt & np.isin(step, first)
+        marks |= of_attempt & (step <= first[-1])
     return marks
 
 

@@ -10,6 +10,7 @@ import csv
 import math
 import re
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -90,7 +91,9 @@ class Scanner:
         for each in self.formats:
             for text in each.sniff:
                 anchors.setdefault(text.encode(), [])
-        self.sniffs = {text.encode() for each in self.formats for text in each.sniff}
+        self.sniff = [frozenset(text.encode() for text in each.sniff) for each in self.formats]
+        self.sniffs = frozenset().union(*self.sniff)
+        self.documents = [index for index, each in enumerate(self.formats) if each.document is not None]
         self.anchors = list(anchors.items())
         self._databases: dict[frozenset[int], Any] = {}
         self._often: frozenset[int] = frozenset()  # anchors that nearly every line of the last stretch held
@@ -111,41 +114,40 @@ class Scanner:
         hits = self._search(data)
         piece = Piece(length, int(np.count_nonzero(marks)), open_line)
         text = Text(data, marks, last)
-        for (literal, numbers), ends in zip(self.anchors, hits, strict=True):
-            if not len(ends):
-                continue
+        for index in sorted(hits):
+            literal, numbers = self.anchors[index]
             if literal in self.sniffs:
                 piece.sniffed.add(literal)
             for number in numbers:
                 part = self.parts[number][1]
                 if isinstance(part, Line):
-                    self._read_lines(piece, text, number, part, ends)
+                    self._read_lines(piece, text, number, part, hits[index])
                 elif isinstance(part, Each):
-                    self._read_each(piece, text, number, part, ends)
+                    self._read_each(piece, text, number, part, hits[index])
                 else:
-                    self._read_blocks(piece, text, number, part, ends, after)
+                    self._read_blocks(piece, text, number, part, hits[index], after)
         return piece
 
-    def _search(self, data: bytes) -> list[Sequence[int]]:
-        """Return where each of `anchors` ends, in order.
+    def _search(self, data: bytes) -> dict[int, Sequence[int]]:
+        """Return where each of `anchors` ends, in order, by its number; one that is not there has no key.
 
         Telling Python of a place costs more than finding it: an anchor that nearly every line held in the last stretch
         is left out of the common search and found by numpy.
         """
         often = self._often
-        found: list[list[int]] = [[] for _ in self.anchors]
-        add = [each.append for each in found]
+        found: dict[int, list[int]] = defaultdict(list)
 
         def collect(number: int, _start: int, end: int, _flags: int, _context: object) -> None:
-            add[number](end)
+            found[number].append(end)
 
         if data and len(often) < len(self.anchors):
             self._database(often).scan(data, match_event_handler=collect)
-        hits: list[Sequence[int]] = list(found)
         for number in often:
-            hits[number] = find_all(data, self.anchors[number][0]).tolist()
-        self._often = frozenset(number for number, ends in enumerate(hits) if len(ends) * _DENSE > len(data) > 1 << 16)
-        return hits
+            if ends := find_all(data, self.anchors[number][0]).tolist():
+                found[number] = ends
+        least = max(len(data), 1 << 16) // _DENSE
+        self._often = frozenset(number for number, ends in found.items() if len(ends) > least)
+        return dict(found)
 
     def _database(self, without: frozenset[int]) -> Any:
         """Return the compiled search for all anchors but some."""

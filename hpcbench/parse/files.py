@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -95,24 +95,28 @@ def _said(rows: Rows | None) -> dict[str, str | int | float]:
 
 
 def read_files(
-    files: Sequence[str], choice: Choice, workers: int, executor: Executor | None, hashes: bool
+    sizes: Mapping[str, int], choice: Choice, workers: int, executor: Executor | None, hashes: bool
 ) -> Iterator[tuple[Sequence[str], Batch]]:
-    """Read files with `workers` processes or on `executor`; yields batches, each with the files it is of."""
-    sizes = [_size(file) for file in files]
+    """Read files, of so many bytes each, with `workers` processes or on `executor`.
+
+    Yields batches, each with the files it is of.
+    """
     if executor is not None:
-        yield from _read_on(executor, files, sizes, choice, hashes)
-    elif workers > 1 and sum(sizes) + _OF_FILE * len(files) > _RANGE:  # less is read before a process has begun
+        yield from _read_on(executor, sizes, choice, hashes)
+    elif (
+        workers > 1 and sum(sizes.values()) + _OF_FILE * len(sizes) > _RANGE
+    ):  # less is read before a process has begun
         with ProcessPoolExecutor(workers) as pool:
-            yield from _read_on(pool, files, sizes, choice, hashes)
+            yield from _read_on(pool, sizes, choice, hashes)
     else:
-        for batch in _cut(files, sizes):
+        for batch in _cut(sizes.items()):
             yield batch, read_batch(batch, choice, hashes)
 
 
-def _cut(files: Sequence[str], sizes: Sequence[int]) -> Iterator[list[str]]:
+def _cut(sizes: Iterable[tuple[str, int]]) -> Iterator[list[str]]:
     batch: list[str] = []
     weight = 0
-    for file, size in zip(files, sizes, strict=True):
+    for file, size in sizes:
         batch.append(file)
         weight += size + _OF_FILE
         if weight >= _BATCH:
@@ -123,19 +127,19 @@ def _cut(files: Sequence[str], sizes: Sequence[int]) -> Iterator[list[str]]:
 
 
 def _read_on(
-    pool: Executor, files: Sequence[str], sizes: Sequence[int], choice: Choice, hashes: bool
+    pool: Executor, sizes: Mapping[str, int], choice: Choice, hashes: bool
 ) -> Iterator[tuple[Sequence[str], Batch]]:
     """Cut the work into tasks: ranges of large files, and batches of small ones."""
     large: list[tuple[str, list[Future[list[Piece]]]]] = []
     small: list[tuple[str, int]] = []
-    for file, size in zip(files, sizes, strict=True):
+    for file, size in sizes.items():
         if size >= 2 * _RANGE and _is_plain(file):
             starts = range(0, size, _RANGE)
             tasks = [pool.submit(read_ranges, file, at, min(size, at + _RANGE), choice) for at in starts]
             large.append((file, tasks))
         else:
             small.append((file, size))
-    cut = list(_cut([file for file, _ in small], [size for _, size in small]))
+    cut = list(_cut(small))
     batches = [pool.submit(read_batch, batch, choice, hashes) for batch in cut]
     for file, tasks in large:
         pieces = (piece for task in tasks for piece in task.result())

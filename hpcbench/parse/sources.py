@@ -31,7 +31,7 @@ _KIND = re.compile(r"(?<=.)(?:[._-](?:log|txt|out|err|stdout|stderr|perf|time))+
 class Source:
     """A file to read, and the case it belongs to."""
 
-    path: Path
+    path: str
     shown: str
     run: str = ""
     case: str = ""
@@ -47,12 +47,13 @@ class Source:
     bytes: int = 0
     lines: int = 0
     sha256: str = ""
+    stat: os.stat_result | None = None
 
 
 def find(path: Path, runs: dict[str, Run]) -> Iterator[Source]:
     """Yield the logs under a path: those of a run's cases where hpcbench launched it, else every plain file."""
     if path.is_file():
-        yield Source(path, shown_path(path))
+        yield Source(str(path), shown_path(path))
         return
     closed: list[OSError] = []
     for folder, subfolders, files in os.walk(path, onerror=closed.append):
@@ -74,10 +75,10 @@ def find(path: Path, runs: dict[str, Run]) -> Iterator[Source]:
             continue
         for name in sorted(files):
             if not name.startswith("."):
-                file = Path(folder, name)
+                file = os.path.join(folder, name)
                 yield Source(file, shown_path(file))
     for error in closed:  # a folder that cannot be read is shown as a file that cannot
-        yield Source(Path(error.filename), shown_path(Path(error.filename)))
+        yield Source(str(error.filename), shown_path(error.filename))
 
 
 def _run(folder: Path) -> Run | None:
@@ -88,8 +89,10 @@ def _run(folder: Path) -> Run | None:
         return None
 
 
-def shown_path(path: Path) -> str:
+def shown_path(path: Path | str) -> str:
     """Write a path as text that a file can hold, whatever bytes are in its name."""
+    if isinstance(path, str) and path.isascii():
+        return path
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
@@ -103,7 +106,7 @@ def _case_sources(folder: Path, run: str) -> Iterator[Source]:
     for file in sorted(files):
         if file.is_file() and file.resolve().is_relative_to(home):  # no link leads out of a case
             yield Source(
-                file,
+                str(file),
                 shown_path(file),
                 run or description["run"],
                 storable(home.name),
@@ -245,11 +248,21 @@ def _read_sidecars(sources: Sequence[Source]) -> None:
     for source in sources:
         folder, _, name = source.shown.rpartition("/")
         if folder not in beside:
-            files = [*source.path.parent.glob("*params.yaml"), *source.path.parent.glob("*params.json")]
-            beside[folder] = {file.name.rpartition("params.")[0].rstrip("."): _sidecar(file) for file in files}
-        if found := beside[folder].get(name.split(".")[0]) or beside[folder].get(""):
+            here = os.path.dirname(source.path)
+            names = [each for each in _names(here) if each.endswith(("params.yaml", "params.json"))]
+            beside[folder] = {
+                each.rpartition("params.")[0].rstrip("."): _sidecar(Path(here, each)) for each in sorted(names)
+            }
+        if beside[folder] and (found := beside[folder].get(name.split(".")[0]) or beside[folder].get("")):
             source.parameters |= found
             source.parameters_from = "sidecar"
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder or ".")
+    except OSError:
+        return []
 
 
 def _sidecar(file: Path) -> dict[str, Any]:
@@ -295,7 +308,7 @@ def _repeats(sources: Sequence[Source]) -> list[list[Source]]:
 
 def is_one_of_several(source: Source) -> bool:
     """Tell whether a log is of a kind of which a case leaves many files."""
-    return any(kind in _several() for kind in source.formats)
+    return not _several().isdisjoint(source.formats)
 
 
 @lru_cache(maxsize=1)

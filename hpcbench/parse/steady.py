@@ -60,24 +60,26 @@ def mark(steps: pd.DataFrame, events: pd.DataFrame) -> Mask:
     good: Mask = warmup != 1
     source = steps["source"].to_numpy()
     begins = np.flatnonzero(np.concatenate([[True], source[1:] != source[:-1]]))
+    lengths = np.diff(np.append(begins, len(steps)))
     line, rank, attempt = (steps[name].to_numpy(dtype=float) for name in ("line", "rank", "attempt"))
-    speeds = [steps[name].to_numpy(dtype=float) for name in _SPEEDS]
+    # of each log: its first rank (infinite where no line has one), and its last attempt
+    first = np.minimum.reduceat(np.nan_to_num(rank, nan=np.inf), begins)
+    good &= np.repeat(np.isinf(first), lengths) | (rank == np.repeat(first, lengths))
+    attempt = np.nan_to_num(attempt, nan=1)
     stopped = events[events["kind"].isin(_PAUSES)]
-    pauses = {str(path): of_source["line"].to_numpy() for path, of_source in stopped.groupby("source")}
-    for start, stop in zip(begins.tolist(), [*begins[1:].tolist(), len(steps)], strict=True):
-        here = slice(start, stop)
-        said = np.isfinite(warmup[here]).any()
-        if np.isfinite(rank[here]).any():
-            good[here] &= rank[here] == np.nanmin(rank[here])
-        if str(source[start]) in pauses:
-            after = start + np.searchsorted(line[here], pauses[str(source[start])])
+    positions = dict(zip(source[begins].tolist(), begins.tolist(), strict=True))
+    for path, of_source in stopped.groupby("source"):
+        if (start := positions.get(str(path))) is not None:
+            stop = start + int(lengths[np.searchsorted(begins, start)])
+            after = start + np.searchsorted(line[start:stop], of_source["line"].to_numpy())
             good[after[(start < after) & (after < stop)]] = False
-        attempts = np.nan_to_num(attempt[here], nan=1)
-        good[here] &= attempts == attempts.max()
-        if said or stop - start < _FEWEST:
-            continue
+    good &= attempt == np.repeat(np.maximum.reduceat(attempt, begins), lengths)
+    said = np.logical_or.reduceat(np.isfinite(warmup), begins)
+    speeds = [steps[name].to_numpy(dtype=float) for name in _SPEEDS]
+    for index in np.flatnonzero(~said & (lengths >= _FEWEST)).tolist():
+        here = slice(int(begins[index]), int(begins[index] + lengths[index]))
         speed = next((each[here] for each in speeds if np.isfinite(each[here]).any()), None)
         if speed is not None:
-            positions = np.flatnonzero(good[here])
-            good[start + positions[: first_steady(speed[positions])]] = False
+            left = np.flatnonzero(good[here])
+            good[here.start + left[: first_steady(speed[left])]] = False
     return good

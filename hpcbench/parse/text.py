@@ -15,6 +15,7 @@ from hpcbench.rows import Array
 BEFORE, AFTER = 4 << 10, 16 << 10  # of a line that is longer only so much is looked at, around an anchor
 # what a launcher writes before the lines of a rank
 _RANK = re.compile(rb"\[(?:default|[Rr]ank ?)?(\d{1,6})\]|(\d{1,5}): ")
+_FEW = 100  # lines; of fewer one after another is faster than all at once
 _STAMP = re.compile(rb"(?:[ \t]|\[[A-Za-z]{0,10} ?\d{0,6}\]:? ?|\d{1,5}: |\[){0,3}(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)")
 _CLOCK = [11, 12, 14, 15, 17, 18]  # hours, minutes and seconds of a stamp
 _SECONDS = np.array([36000, 3600, 600, 60, 10, 1], np.int32)
@@ -105,6 +106,8 @@ class Text:
 
     def ranks(self, starts: Array) -> Array | None:
         """Return the rank that a launcher says wrote each of the lines, or None where it says none."""
+        if len(starts) < _FEW:
+            return self._ranks(starts, range(len(starts)))
         letters = self._letters(starts, 8)
         digit = letters - np.uint8(48) <= 9
         bracket = letters[:, 0] == 91
@@ -113,13 +116,17 @@ class Text:
             possible |= digit[:, :width].all(axis=1) & (letters[:, width] == 58) & (letters[:, width + 1] == 32)
         for width in range(2, 8):  # [12]
             possible |= bracket & digit[:, 1:width].all(axis=1) & (letters[:, width] == 93)
-        if not possible.any():
+        return self._ranks(starts, np.flatnonzero(possible).tolist())
+
+    def _ranks(self, starts: Array, possible: Sequence[int]) -> Array | None:
+        matches = [(index, _RANK.match(self.data, int(starts[index]))) for index in possible]
+        known = [(index, float(match[1] or match[2])) for index, match in matches if match]
+        if not known:
             return None
         found = np.full(len(starts), np.nan)
-        for index in np.flatnonzero(possible).tolist():
-            if match := _RANK.match(self.data, int(starts[index])):
-                found[index] = float(match[1] or match[2])
-        return found if np.isfinite(found).any() else None
+        indices, values = zip(*known, strict=True)
+        found[list(indices)] = values
+        return found
 
     def _days(self, letters: Array) -> Array:
         """Return when days such as ``2025-10-13`` began, in seconds since 1970."""

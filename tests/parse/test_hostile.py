@@ -533,4 +533,4 @@ def test_what_is_kept_of_a_file_does_not_depend_on_those_beside_it(tmp_path, own
     aged(folder)
     same(parse(folder, cache=False), parse(folder))
     same(parse(folder / "bs3", cache=False), parse(folder / "bs3"))
-    assert isinstance(cache.key(str(folder / "bs3")), tuple)
+    assert isinstance(cache.key(str(folder / "bs3"), (folder / "bs3").stat()), tuple)
