@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from hpcbench.formats import Block, Format, Line, Reading, Record, duration
+from hpcbench.formats import PARAMETERS, Block, Format, Line, Reading, Record, duration
 from hpcbench.metrics import shown
-from hpcbench.rows import Rows, Tables, objects
+from hpcbench.rows import Rows, Tables, joined, objects
 
 _RATES = (
     r"(?:, Rate=<samples_per_second> samples/sec)?(?:, GlobalRate=<mean_samples_per_second> samples/sec)?"
@@ -37,6 +37,7 @@ def _error(kind: str, name: str, anchor: str) -> Line:
 
 
 def _complete(tables: Tables) -> None:
+    _batches(tables)
     if "evals" in tables:
         _eval_steps(tables["evals"])
     if "events" in tables:
@@ -53,6 +54,34 @@ def _eval_steps(evals: Rows) -> None:
         before = np.searchsorted(named, np.arange(len(step)), side="right") - 1
         step = np.where(before < 0, np.nan, step[named[before]])
     evals["step"] = step
+
+
+def _batches(tables: Tables) -> None:
+    """Add the batch of each run that says how many samples it trained on: newer clients do not name it.
+
+    Only where every step of the run is known: its log begins with the first one and ends with the last, whose
+    checkpoint is saved. A run that goes on from a checkpoint counts its steps from there.
+    """
+    steps, counters, events = tables.get("steps"), tables.get("counters"), tables.get("events")
+    if steps is None or counters is None or events is None:
+        return
+    scores = tables["evals"].line if "evals" in tables else np.empty(0, np.int64)
+    found: list[tuple[int, int]] = []
+    after = 0
+    for line, row in counters.records():
+        if row["name"] != "samples":
+            continue
+        inside = (steps.line > after) & (steps.line < line)
+        number = steps.numbers("step")[inside]
+        saved = events.numbers("step")[(events.line > after) & (events.line < line)]
+        saved = saved[np.isfinite(saved)]
+        whole = len(number) > 1 and len(saved) and saved[-1] == number[-1] and number[0] in (1, number[1] - number[0])
+        if whole and not ((scores > after) & (scores < line)).any() and not row["value"] % number[-1]:
+            found.append((line, int(row["value"] / number[-1])))
+        after = line
+    if found:
+        rows = Rows([line for line, _ in found], {"batch": [batch for _, batch in found]})
+        tables[PARAMETERS] = joined([tables[PARAMETERS], rows]).ordered() if PARAMETERS in tables else rows
 
 
 def _say_cached(events: Rows) -> None:
@@ -134,6 +163,8 @@ FORMATS = (
         example="2025-11-03 10:15:20,417 INFO:   | Train Device=CSX, Step=50, Loss=7.10211, Rate=33.12 samples/sec, "
         "GlobalRate=33.05 samples/sec, LoopTimeRemaining=0:12:01, TimeRemaining=0:12:01",
         parts=(
+            Line(PARAMETERS, r"\bINFO: {1,8}Effective batch size is <batch:thousands>\.$", weak=True, loose=True),
+            Line(PARAMETERS, r"\bINFO: {1,8}Preparing to execute using <devices:int> CSX", weak=True, loose=True),
             Line("steps", rf"\| Train Device=\w{{1,20}}, Step=<step:int>(?:, Loss=<loss:.5>)?{_RATES}"),
             Line(  # the mean over the batches so far
                 "evals",

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from hpcbench.formats import Format, Line
+from hpcbench.formats import PARAMETERS, Format, Line
 
 _MEMORY = r", MemAllocated=<memory_allocated GiB>GB, MaxMemAllocated=<max_device_memory GiB>GB"  # it divides by 1024³
+
+
+def _config(name: str, value: str, **constants: str) -> Line:
+    """Read a line of the configuration that the engine prints: no other program's log has one."""
+    return Line(
+        PARAMETERS, rf"\[config\.py:\d{{1,6}}:print\] +{name} [ .]{{1,40}}{value}$", constants, loose=True,
+        anchor=f":print]   {name} ",
+    )  # fmt: skip
+
+
 FORMATS = (
     Format(
         name="deepspeed",
@@ -14,6 +24,12 @@ FORMATS = (
         "lr=[0.0003, 0.0003], mom=[(0.9, 0.95), (0.9, 0.95)]",
         warmup=1,
         parts=(
+            _config("train_batch_size", "<batch:int>"),
+            _config("train_micro_batch_size_per_gpu", "<micro_batch:int>"),
+            _config("world_size", "<data_parallel:int>"),  # without those who share a model between them
+            _config("zero_optimization_stage", "<zero_stage:int>"),
+            _config("fp16_enabled", "True", precision="FP16"),
+            _config("bfloat16_enabled", "True", precision="BF16"),
             # of several groups of parameters the first one's learning rate
             Line(
                 "steps",

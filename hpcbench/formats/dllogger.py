@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from hpcbench.formats import FACTORS, POWERS, Each, Format, in_si, stamp
+from hpcbench.formats import FACTORS, PARAMETERS, POWERS, Each, Format, in_si, stamp
 from hpcbench.rows import Tables
 
 _COLUMNS = {  # as the programs call them, without "train" → column
     "throughput": "samples_per_second", "total_ips": "samples_per_second",
     "learning_rate": "lr", "lr": "lr", "lrate": "lr", "iter_time": "step_time", "step_time": "step_time",
     "total_loss": "loss", "average_loss": "loss", "epoch_time": "duration", "time": "duration",
+}  # fmt: skip
+# as the programs call what they were told → parameter; the batch is that of one device
+_PARAMETERS = {
+    "batch_size": "micro_batch", "train_batch_size": "micro_batch", "batch_size_per_gpu": "micro_batch",
+    "batch_size_per_pu": "micro_batch", "global_batch_size": "batch", "max_seq_length": "sequence_length",
 }  # fmt: skip
 _RATES = frozenset({"seq/s", "sequences/s", "samples/s", "img/s", "images/s", "sentences/s", "items/s"})
 _TRAIN = re.compile(r"^train(?:ing)?[._ ]|[._]train(?:ing)?$")
@@ -44,7 +49,7 @@ def _read_json(line: bytes) -> Sequence[tuple[str, dict[str, Any]]] | None:
         return None
     step, data = row["step"], row["data"]
     if step == "PARAMETER":
-        return []
+        return _said(data.items()) if isinstance(data, dict) else []
     if not isinstance(data, dict):
         return None
     place = [step] if isinstance(step, int) and not isinstance(step, bool) else step
@@ -55,6 +60,12 @@ def _read_json(line: bytes) -> Sequence[tuple[str, dict[str, Any]]] | None:
         return None
     values = {str(name): (float(value), "") for name, value in data.items() if _is_number(value)}
     return _rows([float(each) for each in place], values, float(row["timestamp"]))
+
+
+def _said(pairs: Iterable[tuple[str, object]]) -> list[tuple[str, dict[str, Any]]]:
+    """Return the parameters among what a program was told."""
+    found = {_PARAMETERS[name]: value for name, value in pairs if name in _PARAMETERS and _is_number(value)}
+    return [(PARAMETERS, found)] if found else []
 
 
 def _is_number(value: object) -> bool:
@@ -70,7 +81,8 @@ def _read_plain(line: bytes) -> Sequence[tuple[str, dict[str, Any]]] | None:
         return None
     rest = match["rest"]
     if rest.startswith("PARAMETER"):
-        return []
+        pairs = ((pair["name"], pair["value"]) for pair in _PAIR.finditer(rest, len("PARAMETER")))
+        return _said((name, float(value)) for name, value in pairs if value.isdecimal())
     at = _STEP.match(rest)
     if at is None:
         return None

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from hpcbench.formats import Each, Format, Line, stamp
+from hpcbench.formats import PARAMETERS, Each, Format, Line, stamp
 
 # Fields differ by task and criterion: each is looked for from the line's beginning, over whole fields only.
 _COMMAS = r"[\w.@/-]{1,60}=[^,= ]{1,40}, "
@@ -108,6 +108,27 @@ FORMATS = (
         "ppl=557.7, wps=45678, ups=1.25, wpb=36542, bsz=1024, num_updates=100, lr=1.25e-05, gnorm=2.345, "
         "loss_scale=64, train_wall=80, wall=95",
         parts=(
+            Line(
+                PARAMETERS,
+                r"\| training on <processes:int> (?:devices|GPUs)\b",
+                weak=True,
+                loose=True,
+                anchor="| training on ",
+            ),
+            *(
+                Line(
+                    PARAMETERS,
+                    rf"\| max tokens per (?:GPU|device) = {tokens} and "
+                    rf"(?:batch size|max sentences) per (?:GPU|device) = {sentences}$",
+                    weak=True,
+                    loose=True,  # one of the two is None
+                    anchor="| max tokens per ",
+                )
+                for tokens, sentences in (("<max_tokens:int>", "[^ ]{1,20}"), ("[^ ]{1,20}", "<micro_batch:int>"))
+            ),
+            Line(  # of a language model; the configuration is one long line
+                PARAMETERS, r"'tokens_per_sample': <sequence_length:int>,", weak=True, loose=True
+            ),
             _within(r"\| train_inner ", anchor="| train_inner | epoch "),
             _within("^", anchor=", num_updates=", loose=True),  # versions before 0.9; a progress bar has the same words
             _end_of_epoch(),

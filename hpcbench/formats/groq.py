@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpcbench.formats import Format, Line
+from hpcbench.formats import PARAMETERS, Format, Line
 
 _CELL = r" +(?:--|\d{1,12}\.\d\d) +"
 
@@ -44,6 +44,10 @@ FORMATS = (
         kind="training",
         title="GroqFlow proof points",
         example="|  groq  |  78.12%  |           0.06          |    17000.50    |         0.05         |   21111.20  |",
-        parts=(*_row("cpu", weak=True), *_row("groq")),
+        parts=(
+            Line(PARAMETERS, r'^Building "(?P<model>[^"]{1,200})" *$', weak=True, loose=True),
+            *_row("cpu", weak=True),
+            *_row("groq"),
+        ),
     ),
 )

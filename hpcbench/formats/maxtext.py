@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from hpcbench.formats import Format, Line
+from hpcbench.formats import PARAMETERS, PRECISIONS, Format, Line
+
+_CONFIG = {
+    "global_batch_size_to_train_on": "<batch:int>",
+    "per_device_batch_size": "<micro_batch>",  # may be less than one
+    "max_target_length": "<sequence_length:int>",
+    "model_name": "<model:word>",
+}
+
+
+def _config(name: str, value: str, **constants: str) -> Line:
+    """Read a line of the configuration that the program prints first; one may stand in other logs of JAX too."""
+    return Line(PARAMETERS, rf"\bConfig param {name}: {value}$", constants, weak=True, loose=True)
+
 
 FORMATS = (
     Format(
@@ -13,6 +26,8 @@ FORMATS = (
         "total_weights: 65536, loss: 9.876",
         warmup=2,  # the first step compiles; the second is only handed to the device, and takes no time
         parts=(
+            *(_config(name, value) for name, value in _CONFIG.items()),
+            *(_config("dtype", name, precision=precision) for name, precision in PRECISIONS.items()),
             Line(
                 "steps",
                 r"completed step: <step:int>, seconds: <step_time>, TFLOP/s/device: <flops_per_second_per_device T>"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpcbench.formats import Format, Line
+from hpcbench.formats import PARAMETERS, PRECISIONS, Format, Line
 
 # Fields stand between bars and differ by version and options. Each is looked for from the line's beginning, over
 # whole fields only: what a second writer or a kill left of one ends the search.
@@ -52,6 +52,23 @@ _PLACES = {
     r"at the end of training for val data)",
     "test": r"(?:validation loss at iteration <step:int> on test set|at the end of training for test data)",
 }
+# The arguments, a line each, dots up to the value. Their names are those of many programs; the line above them is not.
+# How many take the same part of the model is left out: it follows from the others.
+_ARGUMENTS = {
+    "batch": "global_batch_size",
+    "micro_batch": "micro_batch_size",
+    "sequence_length": "seq_length",
+    "processes": "world_size",
+    "tensor_parallel": "tensor_model_parallel_size",
+    "pipeline_parallel": "pipeline_model_parallel_size",
+    "zero_stage": "zero_stage",
+}
+
+
+def _argument(name: str, value: str, **constants: str) -> Line:
+    return Line(PARAMETERS, rf"^ *{name} \.{{2,60}} {value}$", constants, weak=True, loose=True, anchor=f" {name} ..")
+
+
 FORMATS = (
     Format(
         name="megatron",
@@ -63,6 +80,13 @@ FORMATS = (
         "number of nan iterations:   0 |",
         warmup=1,
         parts=(
+            Line(PARAMETERS, r"^using world size: <processes:int>, data-parallel"),
+            *(_argument(name, f"<{parameter}:int>") for parameter, name in _ARGUMENTS.items()),
+            *(
+                _argument("params_dtype", rf"torch\.{name}", precision=precision)
+                for name, precision in PRECISIONS.items()
+                if name in ("float32", "float16", "bfloat16")
+            ),
             _iteration("ms"),
             _iteration("s"),
             *(

@@ -7,12 +7,17 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from hpcbench.formats import Each, Format
+from hpcbench.formats import PARAMETERS, Each, Format
+from hpcbench.metrics import shown
 from hpcbench.rows import Rows, Tables, from_records, joined
 
 _STATS = {
     "throughput": "samples_per_second", "train_loss": "loss", "loss": "loss", "reduced_train_loss": "loss",
     "train_step_time": "step_time", "step_time": "step_time", "lr": "lr", "learning_rate": "lr",
+}  # fmt: skip
+_PARAMETERS = {
+    "global_batch_size": "batch", "local_batch_size": "micro_batch", "max_sequence_length": "sequence_length",
+    "submission_benchmark": "model", "submission_platform": "device",
 }  # fmt: skip
 
 
@@ -28,6 +33,10 @@ def _read(line: bytes) -> Sequence[tuple[str, dict[str, Any]]] | None:
     if not math.isfinite(time["time"]):
         return None
     place = _place(metadata)
+    if key in _PARAMETERS:
+        said = shown(value, 200) if isinstance(value, str) else _number(value)
+        # what nobody filled in names no device
+        return [] if isinstance(said, str) and "PLACEHOLDER" in said else [(PARAMETERS, {_PARAMETERS[key]: said})]
     if key == "eval_accuracy":  # of a benchmark that is judged by its loss it is that
         return [("evals", {"task": "validation", "metric": "eval_accuracy", "value": _number(value), **place, **time})]
     if key == "tracked_stats" and isinstance(value, dict):

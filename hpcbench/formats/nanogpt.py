@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import re
+
 import numpy as np
 
-from hpcbench.formats import Format, Line
+from hpcbench.formats import PARAMETERS, PRECISIONS, Each, Format, Line
 from hpcbench.rows import Tables
 
 
@@ -26,6 +29,25 @@ def _mark_slow(tables: Tables) -> None:
     steps["warmup"] = (evaluates | first).astype(float)
 
 
+def _set(name: str, value: str, **constants: str) -> Line:
+    """Read a setting of the command line, as nanoGPT repeats it."""
+    return Line(PARAMETERS, rf"^Overriding: {name} = {value}$", constants, weak=True, loose=True)
+
+
+_SETTING = re.compile(
+    rb" {4}(batch_size|device_batch_size|sequence_length) : int = (\d{1,9}(?:\*\d{1,9}){0,3})(?: #| *$)"
+)
+_PARAMETER = {b"batch_size": "batch", b"device_batch_size": "micro_batch", b"sequence_length": "sequence_length"}
+
+
+def _setting(line: bytes) -> list[tuple[str, dict[str, float]]]:
+    """Read a setting from the program with which the log begins; it may be a product."""
+    match = _SETTING.match(line, 0, 200)
+    if match is None:
+        return []
+    return [(PARAMETERS, {_PARAMETER[match[1]]: float(math.prod(map(int, match[2].split(b"*"))))})]
+
+
 _STEP = r"^step:<step:int>/\d{1,9} "
 _CLOCK = r"train_time:<elapsed ms>ms step_avg:<mean_step_time ms>ms"
 
@@ -36,6 +58,11 @@ FORMATS = (
         title="nanoGPT train.py",
         example="iter 5: loss 4.2082, time 1431.27ms, mfu 12.01%",
         parts=(
+            Line(PARAMETERS, r"^tokens per iteration will be: <total_batch:thousands>$", weak=True, loose=True),
+            _set("batch_size", "<micro_batch:int>"),
+            _set("block_size", "<sequence_length:int>"),
+            _set("device", "<device:word>"),
+            *(_set("dtype", name, precision=precision) for name, precision in PRECISIONS.items()),
             Line(
                 "steps",
                 r"^iter <step:int>: loss <loss:.4>, time <step_time ms>ms, mfu <mfu %>%",
@@ -63,6 +90,9 @@ FORMATS = (
         title="modded-nanogpt",
         example="step:120/1750 train_loss:4.4112 train_time:17602ms step_avg:160.02ms",
         parts=(
+            Each("    batch_size : int = ", _setting, weak=True),
+            Each("    device_batch_size : int = ", _setting, weak=True),
+            Each("    sequence_length : int = ", _setting, weak=True),
             # the log begins with the program, whose print statements look like lines that are damaged
             Line("steps", rf"{_STEP}(?:train_loss:<loss:.4> )?{_CLOCK}", anchor="ms step_avg:", loose=True),
             Line(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hpcbench.formats import Block, Format, Line, Reading, Record
+from hpcbench.formats import PARAMETERS, Block, Format, Line, Reading, Record
 from hpcbench.rows import Tables
 
 
@@ -18,6 +18,20 @@ _SESSION = Line(
 )
 _COMPILED = Line(
     "events", r"^\[info {0,8}\] ?:? ?PEF file [^ ]{1,1000} created\b", constants={"kind": "compile_end"}, loose=True
+)
+
+
+def _option(name: str, value: str) -> Line:
+    """Read an option of the command that ALCF's scripts print before they run it."""
+    return Line(
+        PARAMETERS, rf"^(?:COMPILE|RUN) COMMAND: .{{1,3000}}? {name} {{1,4}}{value}(?: |$)", weak=True, loose=True,
+        anchor=f" {name} ",
+    )  # fmt: skip
+
+
+_OPTIONS = (
+    _option("--max_seq_length", "<sequence_length:int>"),
+    _option("--per_device_train_batch_size", "<micro_batch:int>"),
 )
 # of the scripts around it: the shell's seconds
 _DURATION = _counter("wall_time", "s", r"^Duration: {1,4}<value:int>$", weak=True)
@@ -82,6 +96,7 @@ FORMATS = (
         " 7 - info     - epoch:0|local_step:3|global_step:3|average_loss:10.05339|step_loss:10.05339|step_ns_loss:0.67"
         "473|step_mlm_loss:9.37866|learning_rate:1.57e-06|eval_step:0.00000",
         parts=(
+            *_OPTIONS,
             Line(
                 "steps",
                 r"(?:<time:stamp> - [\w.]{1,200} - Process ID \d{1,10} - \w{1,10} {1,9}- )?"
@@ -106,6 +121,15 @@ FORMATS = (
         title="SambaNova SN30: SambaFlow's applications and Model Zoo examples",
         example="inner train loop time : 36.31429 for 10 epochs, number of global steps: 9, e2e samples_per_sec: 563.9",
         parts=(
+            *_OPTIONS,
+            Line(PARAMETERS, r"^Batch size: <batch:int>$", weak=True, loose=True),  # of the Model Zoo, on one device
+            Line(  # of the starter example
+                PARAMETERS,
+                r"^args: Namespace\(.{0,2000}?\bbatch_size=<micro_batch:int>,",
+                weak=True,
+                loose=True,
+                anchor=" batch_size=",
+            ),
             _SESSION,
             _COMPILED,
             Line(

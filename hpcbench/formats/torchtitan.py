@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpcbench.formats import Format, Line
+from hpcbench.formats import PARAMETERS, Format, Line
 from hpcbench.rows import Tables, column
 
 _TIME = r"(?:<time:stamp> - \w+ - INFO - )?"
@@ -27,6 +27,21 @@ FORMATS = (
         "memory: 40.12GiB(50.65%)  tps: 7,123  tflops: 401.25  mfu: 40.57%",
         warmup=1,
         parts=(
+            Line(  # once as the trainer begins, in older versions as training does
+                PARAMETERS,
+                r"\bwith local batch size <micro_batch:int>, global batch size <batch:int>,"
+                r"(?=(?:.{0,80}? sequence length <sequence_length:int>,)?)",
+                weak=True,
+                loose=True,
+                anchor=" with local batch size ",
+            ),
+            Line(
+                PARAMETERS,
+                r"\bBuilding device mesh with parallelism: pp=<pipeline_parallel:int>, dp_replicate=\d{1,9}, "
+                r"dp_shard=\d{1,9}, cp=\d{1,9}, tp=<tensor_parallel:int>,",
+                weak=True,
+                loose=True,
+            ),
             Line(
                 "steps",
                 rf"{_TIME}(?<!validate )step: +<step:int>  loss: +<loss>  (?:grad_norm: +<grad_norm>  )?"

@@ -1,5 +1,6 @@
 import pytest
 import written
+from said import parameters
 
 from hpcbench.parse.content import read_bytes
 
@@ -247,3 +248,40 @@ def test_a_damaged_job_is_counted(line):
 @pytest.mark.parametrize("text", ["THE PHASE OF A MOON\n", "NAME  AGE  PHASE  USER\npod-1 3m   Bound  me\n"])
 def test_other_tables_are_not_jobs(text):
     assert read_bytes(text.encode()).formats == []
+
+
+TRAINED = "".join(
+    f"{STAMP}| Train Device=CSX, Step={step}, Loss=7.10211, Rate=33.12 samples/sec, GlobalRate=33.05 samples/sec\n"
+    for step in (50, 100)
+)
+SAVED = f"{STAMP}Saving checkpoint at step 100\n{STAMP}Saved checkpoint m/checkpoint_100.mdl\n"
+PROCESSED = f"{STAMP}Processed 3200 training sample(s) in 97.5 seconds.\n"
+
+
+@pytest.mark.parametrize(("file", "expected"), [
+    ("training/cerebras/cerebras_gpt2_2024_README.md", {"batch": 112, "devices": 1}),
+    ("training/cerebras/cerebras_llama2_7b_2024_README.md", {"batch": 99, "devices": 1}),
+    # it says the batch of one of its two runs
+    ("training/cerebras/cerebras_sambanova_homework7_kharelb.md", {"devices": 1}),
+    # it says its batch, and processed as many samples
+    ("training/cerebras/cerebras_bertlarge_b512_sarora_mytest.log", {"batch": 512, "devices": 1}),
+    ("sites/cerebras_llama2_7b_bs1024_cached_compile.log", {"batch": 1024, "devices": 1}),
+    ("sites/cerebras_llama2_7b_bs32_cached_compile.log", {"batch": 32}),
+    ("sites/cerebras_vit_intermediate_ckpt.log", {"batch": 2850, "devices": 1}),
+    ("sites/cerebras_bert_eval_lines.log", {}),
+])  # fmt: skip
+def test_what_a_real_run_says_of_itself_is_its_parameters(corpus, file, expected):
+    assert parameters((corpus / file).read_bytes()) == expected
+
+
+@pytest.mark.parametrize(("log", "batch"), [
+    (TRAINED + SAVED + PROCESSED, 32),
+    (TRAINED + PROCESSED, None),  # it may have gone on after its last line
+    (TRAINED + SAVED.replace("100", "120") + PROCESSED, None),
+    (TRAINED.replace("=50,", "=250,").replace("=100,", "=300,") + SAVED.replace("100", "300") + PROCESSED, None),
+    (TRAINED + SAVED + PROCESSED.replace("3200", "3250"), None),
+    (TRAINED + SAVED + f"{STAMP}| Eval Device=CSX, GlobalStep=100, Batch=5, Loss=7.10211\n" + PROCESSED, None),
+    (TRAINED + SAVED + PROCESSED + TRAINED + SAVED + PROCESSED.replace("3200", "6400"), None),  # two batches
+])  # fmt: skip
+def test_the_batch_is_counted_only_where_every_step_is_known(log, batch):
+    assert parameters(log) == ({} if batch is None else {"batch": batch})

@@ -1,5 +1,6 @@
 import pytest
 import written
+from said import parameters, read
 
 from hpcbench.formats import get
 from hpcbench.parse.content import read_bytes
@@ -8,9 +9,7 @@ HEAD = "[2024-02-03 09:10:11,123] [INFO] "
 
 
 def test_a_real_pipeline_log_gives_every_step(corpus):
-    records, unread = written.read(
-        "deepspeed", (corpus / "training/deepspeed/ds_pipeline_parallel_console.txt").read_bytes()
-    )
+    records, unread = read("deepspeed", (corpus / "training/deepspeed/ds_pipeline_parallel_console.txt").read_bytes())
     assert (len(records), unread) == (41, 0)
     rate, loss = records[-2], records[-1]
     assert (rate.line, loss.line) == (253, 254)
@@ -62,3 +61,20 @@ def test_a_description_of_such_lines_is_not_a_log():
         b"| last [Rank 0] step=200, skipped=0, lr=[0.001], mom=[[0.9, 0.999]] |\nsteps: 10 of 20, samples/sec: many\n"
     )
     assert read_bytes(text).formats == []
+
+
+def test_the_configuration_of_a_real_run_is_its_parameters(corpus):
+    assert parameters((corpus / "training/deepspeed/ds_pipeline_parallel_console.txt").read_bytes()) == {
+        "batch": 256, "micro_batch": 8, "data_parallel": 1, "zero_stage": 0,
+    }  # fmt: skip
+
+
+def test_runs_of_several_batches_in_one_log_have_none(corpus):
+    data = (corpus / "training/deepspeed/hf_ds_gpt2_n16.out").read_bytes()
+    assert parameters(data) == {"data_parallel": 64, "zero_stage": 3, "precision": "FP16"}
+
+
+def test_the_configuration_alone_tells_what_a_run_was():
+    line = f"{HEAD}[config.py:752:print]   train_batch_size ............. 2048\n"
+    assert parameters(line) == {"batch": 2048}
+    assert parameters(line.replace("2048", "auto")) == {}

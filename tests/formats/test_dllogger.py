@@ -2,6 +2,7 @@ import json
 
 import pytest
 import written
+from said import parameters
 
 from hpcbench.formats import get
 from hpcbench.parse.content import read_bytes
@@ -95,3 +96,12 @@ def test_a_damaged_line_is_counted_and_gives_no_number(text):
 @pytest.mark.parametrize("text", ["KERNEL32.DLL 2020-04-20 22:44:38 - loaded\n", "DLL 2022-04-15 - size : 12 MB\n"])
 def test_libraries_of_windows_are_no_log(text):
     assert read_bytes(text.encode()).formats == []
+
+
+def test_what_a_program_was_told_is_its_parameters():
+    step = line([1, 20], {"train.loss": 2.5})
+    assert parameters(line("PARAMETER", {"batch_size": 32, "seed": 3, "amp": True}) + step) == {"micro_batch": 32}
+    plain = (
+        f"{HEAD}PARAMETER SEED : 12439 \n{HEAD}PARAMETER train_start : True \n{HEAD}PARAMETER batch_size_per_pu : 64 \n"
+    )
+    assert parameters(plain) == {"micro_batch": 64}

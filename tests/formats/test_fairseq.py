@@ -2,6 +2,7 @@ import json
 
 import pytest
 import written
+from said import parameters, read
 
 from hpcbench.formats import get
 from hpcbench.parse.content import read_bytes
@@ -18,7 +19,7 @@ def rows(records, table):
 def test_a_real_log_gives_every_line_within_its_epoch(corpus):
     data = (corpus / "training/fairseq/fairseq_mhmoe_train.log").read_bytes()
     assert read_bytes(data).formats == ["fairseq"]
-    records, unread = written.read("fairseq", data)
+    records, unread = read("fairseq", data)
     assert (len(records), unread) == (340, 0)
     assert records[-1].line == 913
     assert records[-1].values == {
@@ -100,3 +101,14 @@ def test_a_number_cut_short_is_not_read():
     [record] = written.read("fairseq", LINE[: LINE.index("gnorm=2.3") + 9])[0]
     assert "grad_norm" not in record.values
     assert record.values["lr"] == 1.25e-5
+
+
+def test_what_a_real_run_says_of_itself_is_its_parameters(corpus):
+    assert parameters((corpus / "training/fairseq/fairseq_mhmoe_train.log").read_bytes()) == {
+        "processes": 16, "micro_batch": 2, "sequence_length": 2048,
+    }  # fmt: skip
+
+
+def test_a_batch_of_so_many_tokens_is_one_too():
+    head = f"{HEAD}fairseq_cli.train | max tokens per device = 4096 and max sentences per device = None\n"
+    assert parameters(f"{head}{LINE}\n") == {"max_tokens": 4096}

@@ -1,5 +1,6 @@
 import pytest
 import written
+from said import parameters
 
 from hpcbench.parse.content import read_bytes
 
@@ -46,3 +47,8 @@ def test_a_row_that_was_cut_gives_no_number(line):
 
 def test_a_row_of_a_host_alone_proves_nothing():
     assert read_bytes(b"|  cpu   |  78.12%  |  4.10  |  243.63  |  --  |  --  |\n").formats == []
+
+
+def test_the_model_that_was_built_is_a_parameter(corpus):
+    data = (corpus / "training/other/groq_bert_tiny_custom_sarora.out").read_bytes()
+    assert parameters(data) == {"model": "bert_tiny_custom"}

@@ -1,5 +1,6 @@
 import pytest
 import written
+from said import parameters, read
 
 from hpcbench.formats import get
 from hpcbench.parse.content import read_bytes
@@ -10,7 +11,7 @@ LINE = get("maxtext").example
 def test_the_lines_in_a_real_guide_are_read(corpus):
     data = (corpus / "excerpts/maxtext_logs_guide.md").read_bytes()
     assert read_bytes(data).formats == ["maxtext"]
-    records, unread = written.read("maxtext", data)
+    records, unread = read("maxtext", data)
     assert (len(records), unread) == (13, 0)
     assert records[2].line == 225
     assert {
@@ -39,3 +40,13 @@ def test_a_line_cut_short_is_counted_and_gives_nothing(cut):
 def test_a_loss_that_is_no_number_is_an_event():
     records, _ = written.read("maxtext", LINE.replace("9.876", "nan") + "\n")
     assert [record.values["kind"] for record in records if record.table == "events"] == ["nan_loss"]
+
+
+def test_the_configuration_is_the_parameters(corpus):
+    data = (corpus / "excerpts/maxtext_logs_guide.md").read_bytes()
+    assert parameters(data) == {"micro_batch": 24, "sequence_length": 2048}
+    config = {"dtype": "bfloat16", "global_batch_size_to_train_on": 8, "model_name": "deepseek2-16b", "steps": 10}
+    head = "I0317 09:59:16.239871 125344476638336 pyconfig.py:413] Config param "
+    log = "".join(f"{head}{name}: {value}\n" for name, value in config.items())
+    assert parameters(f"{log}{LINE}\n") == {"precision": "BF16", "batch": 8, "model": "deepseek2-16b"}
+    assert read_bytes(log.encode()).formats == []

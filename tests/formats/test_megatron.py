@@ -1,5 +1,6 @@
 import pytest
 import written
+from said import parameters
 
 from hpcbench.formats import get
 from hpcbench.parse.content import read_bytes
@@ -104,3 +105,22 @@ def test_two_lines_in_one_do_not_mix_their_fields():
 
 def test_prose_about_iterations_is_not_a_log():
     assert read_bytes(b"After iteration 200/1000 the elapsed time per iteration (ms): was about 1500.\n").formats == []
+
+
+@pytest.mark.parametrize(("file", "expected"), [
+    ("training/megatron/megatron_ds3d_n16_dsoff.out",
+     {"batch": 1024, "micro_batch": 4, "sequence_length": 1024, "processes": 64, "tensor_parallel": 4,
+      "pipeline_parallel": 16, "zero_stage": 1, "precision": "FP16"}),
+    ("training/megatron/megatron_gpt2_n8_tp4_pp8_slurmcancel.out",
+     {"batch": 4, "micro_batch": 1, "sequence_length": 1024, "processes": 32, "tensor_parallel": 4,
+      "pipeline_parallel": 8, "precision": "FP16"}),
+])  # fmt: skip
+def test_the_arguments_of_a_real_run_are_its_parameters(corpus, file, expected):
+    assert parameters((corpus / file).read_bytes()) == expected
+
+
+def test_arguments_alone_are_no_log_of_it():
+    line = "  global_batch_size ............................... 1024\n"
+    assert read_bytes(line.encode()).formats == []
+    head = "using world size: 8, data-parallel size: 8, context-parallel size: 1, tensor-model-parallel size: 1\n"
+    assert parameters(f"{head}[default0]:{line}") == {"processes": 8, "batch": 1024}

@@ -2,6 +2,7 @@ import json
 
 import pytest
 import written
+from said import parameters
 
 from hpcbench.formats import get
 from hpcbench.parse.content import read_bytes
@@ -76,3 +77,17 @@ def test_an_epoch_without_an_end_has_no_duration():
 ])  # fmt: skip
 def test_a_damaged_line_is_counted_and_gives_no_number(text):
     assert written.read("mllog", text) == ([], 1)
+
+
+@pytest.mark.parametrize(("file", "expected"), [
+    ("mllog_amd_mi350x_llama31_8b_result2.txt",
+     {"batch": 32, "sequence_length": 8192, "model": "llama31_8b", "device": "MI350X"}),
+    ("mllog_supermicro_retinanet_step_timelimit.txt", {"batch": 256, "micro_batch": 32, "model": "retinanet"}),
+])  # fmt: skip
+def test_what_a_real_run_says_of_itself_is_its_parameters(corpus, file, expected):
+    assert parameters((corpus / "training/mllog" / file).read_bytes()) == expected
+
+
+def test_a_batch_that_is_no_number_is_counted():
+    _, unread = written.read("mllog", line("global_batch_size", [1]) + line("run_start"))
+    assert unread == 1

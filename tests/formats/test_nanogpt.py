@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import written
+from said import parameters
 
 from hpcbench.parse.content import read_bytes
 
@@ -84,3 +85,21 @@ def test_a_damaged_line_gives_no_number(name, line, damaged):
 ])  # fmt: skip
 def test_neighbours_are_not_taken(text):
     assert not {NANO, MODDED} & set(read_bytes(text).formats)
+
+
+def test_what_nanogpt_was_told_is_its_parameters(corpus):
+    data = (corpus / "training/nanogpt/nanogpt_char_cpu_nan.log").read_bytes()
+    assert parameters(data) == {"total_batch": 512}
+    told = {"device": "cpu", "block_size": 64, "batch_size": 12, "dtype": "float32", "n_layer": 4}
+    head = "".join(f"Overriding: {name} = {value}\n" for name, value in told.items()).encode()
+    assert parameters(head + data.replace(b"be: 512", b"be: 491,520")) == {
+        "device": "cpu", "sequence_length": 64, "micro_batch": 12, "precision": "FP32", "total_batch": 491520,
+    }  # fmt: skip
+
+
+def test_the_program_that_a_log_begins_with_says_its_parameters(corpus):
+    data = (corpus / "training/modded_nanogpt/modded_flexattention.txt").read_bytes()
+    assert parameters(data) == {"batch": 8, "micro_batch": 1, "sequence_length": 64 * 1024}
+    assert parameters(data.replace(b" batch_size : int = 8 ", b" batch_size : int = 8*n ")).keys() == {
+        "micro_batch", "sequence_length",
+    }  # fmt: skip

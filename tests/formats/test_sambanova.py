@@ -1,5 +1,6 @@
 import pytest
 import written
+from said import parameters
 
 from hpcbench.parse.content import read_bytes
 
@@ -107,3 +108,14 @@ def test_a_damaged_line_is_counted_and_gives_no_number(name, line):
 ])  # fmt: skip
 def test_lines_of_other_programs_are_not_taken(text):
     assert read_bytes(text.encode()).formats == []
+
+
+@pytest.mark.parametrize(("file", "expected"), [
+    ("training/sambanova/sambanova_bertlarge_compile_base.out", {"sequence_length": 128, "micro_batch": 256}),
+    ("training/sambanova/sambanova_bertlarge_logs4_sarora.out", {"sequence_length": 128, "micro_batch": 256}),
+    ("training/sambanova/sambanova_starter_slurm.out", {"micro_batch": 1}),
+    ("sites/sambanova_sn30_modelzoo_epoch.txt", {"batch": 8}),
+    ("sites/sambanova_sn30_epoch_lines.txt", {}),
+])  # fmt: skip
+def test_what_a_real_run_says_of_itself_is_its_parameters(corpus, file, expected):
+    assert parameters((corpus / file).read_bytes()) == expected

@@ -1,5 +1,6 @@
 import pytest
 import written
+from said import parameters
 
 from hpcbench.formats import get
 from hpcbench.parse.content import read_bytes
@@ -56,3 +57,18 @@ def test_a_validation_is_a_score_and_no_step():
 @pytest.mark.parametrize("cut", ["%", "57%", "mfu: 40.57%"])
 def test_a_line_cut_short_gives_nothing(cut):
     assert written.read("torchtitan", LINE.removesuffix(cut))[0] == []
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("[rank0]:[titan] 2025-12-14 05:53:48,651 - root - INFO - Trainer is initialized with local batch size 4, global "
+     "batch size 32, gradient accumulation steps 1, sequence length 12288, total steps 3000 (warmup 600)",
+     {"micro_batch": 4, "batch": 32, "sequence_length": 12288}),
+    ("[rank0]:2025-02-13 11:33:29,482 - root - INFO - Training starts at step 1, with local batch size 1, global "
+     "batch size 8, sequence length 8192, total steps 100 (warmup 200)",
+     {"micro_batch": 1, "batch": 8, "sequence_length": 8192}),
+    ("[titan] 2026-05-04 13:58:15,361 - root - INFO - Building device mesh with parallelism: pp=1, dp_replicate=1, "
+     "dp_shard=2, cp=1, tp=2, ep=2", {"pipeline_parallel": 1, "tensor_parallel": 2}),
+])  # fmt: skip
+def test_what_it_says_before_its_first_step_is_its_parameters(text, expected):
+    assert parameters(f"{text}\n{LINE}\n") == expected
+    assert read_bytes(text.encode()).formats == []
