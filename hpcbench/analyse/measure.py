@@ -20,7 +20,10 @@ Key = tuple[str, str]  # a run and a case of it
 # The measurement of a case that a value is of, as columns of counters and their values; most cases make but one.
 Part = tuple[tuple[str, Any], ...]
 # Columns of counters that tell the measurements of one log apart.
-PARTS = ("endpoint", "model", "backend", "scenario", "strategy", "test", "batch_size", "task", "part", "block")
+PARTS = (
+    "endpoint", "model", "backend", "scenario", "strategy", "concurrency", "request_rate", "test", "batch_size", "task",
+    "part", "block",
+)  # fmt: skip
 # Times of a request. What the server says it took is not what a client waited.
 _TIMES = ("ttft", "tpot", "latency", "server_ttft", "server_latency")
 _OF_TRAINING = frozenset({"training", "train", "validation", "test", "prediction"})

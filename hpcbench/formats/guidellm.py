@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from hpcbench.formats import Format, Reading, Record
-from hpcbench.formats.usage import Text, counters, measured, number, number_parts, statistic
+from hpcbench.formats.usage import Text, counters, measured, number, number_parts, parameters, statistic
 
 _METRICS = {
     "request_concurrency": "concurrency",
@@ -65,9 +66,27 @@ def _benchmark(text: Text, at: int, each: Mapping[str, Any]) -> tuple[int, list[
     for key, name in (("rate", "request_rate"), ("streams", "max_concurrency"), ("max_concurrency", "max_concurrency")):
         if number(strategy.get(key)) > 0:
             found.append((first, name, number(strategy[key])))
+    load = {_LOAD[name]: value for _, name, value in found if name in _LOAD}
     if not any(name == "completed" for _, name, _ in found):
         found.append((first, "completed", _count(each)))
-    return place, counters(sorted(found, key=lambda row: row[0]), **kind) + records
+    said = {**load, **_setup(each)}
+    records += parameters(first, said)
+    return place, counters(sorted(found, key=lambda row: row[0]), **kind, **load) + records
+
+
+_LOAD = {"max_concurrency": "concurrency", "request_rate": "request_rate"}  # counter → parameter
+_TOKENS = re.compile(r"\b(prompt|output)_tokens=(\d{1,9})(?=,|$)")
+
+
+def _setup(each: Mapping[str, Any]) -> dict[str, object]:
+    """Return the model, and the lengths that prompts were made to have, as versions before 0.4 say them."""
+    found: dict[str, object] = {}
+    places = [each.get("worker"), each.get("request_loader")]
+    for place in [place for place in places if isinstance(place, dict)]:
+        found["model"] = found.get("model") or place.get("backend_model")
+        for side, count in _TOKENS.findall(str(place.get("data"))[:1000]):
+            found["input_tokens" if side == "prompt" else "output_tokens"] = count
+    return found
 
 
 def _count(each: Mapping[str, Any]) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpcbench.formats import Format, Reading, Record
-from hpcbench.formats.usage import Text, counters, measured, number, number_parts, statistic
+from hpcbench.formats.usage import Text, counters, measured, number, number_parts, parameters, statistic
 
 _MEASURED = {  # seconds
     "request_latency": "latency",
@@ -32,6 +32,7 @@ _LOAD = {
     "achieved_rate": "sent_requests_per_second",
     "concurrency": "max_concurrency",
 }
+_PARAMETERS = {"request_rate": "request_rate", "max_concurrency": "concurrency"}  # counter → parameter
 
 
 def _document(data: bytes, _name: str) -> Reading:
@@ -54,7 +55,8 @@ def _document(data: bytes, _name: str) -> Reading:
                 found += _successes(text, place, value)
             elif key == "failures" and "count" in value:
                 found.append((text.line(text.after("count", place)), "failed", number(value.get("count"))))
-        records += counters(sorted(found, key=lambda row: row[0]))
+        load = {_PARAMETERS[name]: value for _, name, value in found if name in _PARAMETERS and value > 0}
+        records += counters(sorted(found, key=lambda row: row[0]), **load) + parameters(text.line(at), load)
     return records, 0 if records else 1
 
 

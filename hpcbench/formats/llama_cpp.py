@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpcbench.formats import Block, Each, Format, Reading, Record, in_si
-from hpcbench.formats.usage import Text, counters, number, number_parts, unit_of
+from hpcbench.formats.usage import Text, counters, number, number_parts, parameters, unit_of
 
 _TEST = re.compile(r"(pp|tg) ?(\d+)(?:\+tg ?(\d+))?(?: @ d(\d+))?")
 _SPEED = re.compile(r"(\d+\.\d\d) ± (\d+\.\d\d)")
@@ -17,7 +17,7 @@ _SIZE = re.compile(r"\d+\.\d\d [KMGT]iB")
 _LONGEST = 4000  # a row, or a line of times
 
 # A test is named as the table does, pp512 or tg128: prefill and decode of so many tokens; d is the depth, the tokens
-# that stand in the context before. What it has is a speed over several runs.
+# that stand in the context before. What it has is a speed over several runs. A log has a row a test.
 
 
 def _row(line: bytes) -> list[tuple[str, dict[str, Any]]] | None:
@@ -35,9 +35,40 @@ def _row(line: bytes) -> list[tuple[str, dict[str, Any]]] | None:
     own = {"model": cells[at - 1], "backend": cells[at + 2]}
     name = _name(int(test[2]) if test[1] == "pp" else 0, int(test[3] or (test[2] if test[1] == "tg" else 0)), test[4])
     return [
-        ("counters", {"name": f"{name}_tokens_per_second_{short}", "value": float(each), "unit": "tokens/s", **own})
-        for short, each in (("mean", speed[1]), ("std", speed[2]))
+        ("counters", {"name": f"tokens_per_second{end}", "value": float(each), "unit": "tokens/s", "test": name, **own})
+        for end, each in (("", speed[1]), ("_std", speed[2]))
     ]
+
+
+# a column of the table, and the name in CSV and JSON → parameter; `batch` would be samples, these are tokens
+_SETUP = {
+    "model": "model", "model_type": "model", "backend": "backend", "backends": "backend", "threads": "threads",
+    "n_threads": "threads", "n_batch": "prompt_batch", "ngl": "gpu_layers", "n_gpu_layers": "gpu_layers",
+    "fa": "flash_attention", "flash_attn": "flash_attention", "gpu_info": "device",
+}  # fmt: skip
+
+
+def _setup(row: Mapping[str, Any]) -> dict[str, object]:
+    """Return the parameters in a row; a switch that is off says so."""
+    found: dict[str, object] = {name: row[key] for key, name in _SETUP.items() if key in row}
+    switch = str(found.get("flash_attention", "")).lower()
+    if switch:
+        found["flash_attention"] = {"0": "off", "false": "off", "1": "on", "true": "on"}.get(switch, switch)
+    return found
+
+
+def _table(data: bytes) -> Reading:
+    """Read how each row of a table was run; its speed is read without the header."""
+    lines = data.decode(errors="replace").split("\n")
+    head = [cell.strip() for cell in lines[0].split("|")]
+    records: list[Record] = []
+    for line, text in enumerate(lines[1:400], 2):
+        cells = [cell.strip() for cell in text[:_LONGEST].split("|")]
+        if len(cells) < 3:
+            break
+        if len(cells) == len(head) and _SPEED.fullmatch(cells[-2]):
+            records += parameters(line, _setup(dict(zip(head, cells, strict=True))))
+    return records, 0
 
 
 def _name(prompt: float, generated: float, depth: str | float | None) -> str:
@@ -52,13 +83,14 @@ def _result(line: int, row: Mapping[str, Any]) -> list[Record]:
         return []
     name = _name(prompt, generated, number(row.get("n_depth") or 0))
     found = (
-        (line, f"{name}_tokens_per_second_mean", number(row.get("avg_ts"))),
-        (line, f"{name}_tokens_per_second_std", number(row.get("stddev_ts"))),
-        (line, f"{name}_time_mean", number(row.get("avg_ns"), "ns")),
-        (line, f"{name}_time_std", number(row.get("stddev_ns"), "ns")),
+        (line, "tokens_per_second", number(row.get("avg_ts"))),
+        (line, "tokens_per_second_std", number(row.get("stddev_ts"))),
+        (line, "test_time", number(row.get("avg_ns"), "ns")),
+        (line, "test_time_std", number(row.get("stddev_ns"), "ns")),
     )
-    texts = {"model": row.get("model_type"), "backend": row.get("backends")}
-    return counters(found, **{key: value for key, value in texts.items() if isinstance(value, str)})
+    texts = {"test": name, "model": row.get("model_type"), "backend": row.get("backends")}
+    known = {key: value for key, value in texts.items() if isinstance(value, str)}
+    return counters(found, **known) + parameters(line, _setup(row))
 
 
 def _document(data: bytes, _name: str) -> Reading:
@@ -131,7 +163,7 @@ FORMATS = (
         title="llama-bench, Markdown",
         example="| llama 7B Q4_0                  |   3.56 GiB |     6.74 B | CUDA       |  99 |           pp512 |"
         "       1200.50 ± 2.25 |",
-        parts=(Each(" ± ", _row),),
+        parts=(Each(" ± ", _row), Block(" params | backend ", _table)),
         finish=number_parts,
     ),
     Format(

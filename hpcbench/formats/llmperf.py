@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from hpcbench.formats import Format, Reading, Record
-from hpcbench.formats.usage import Text, counters, measured, number, number_parts, statistic
+from hpcbench.formats.usage import Text, counters, measured, number, number_parts, parameters, statistic
 
 _TOTALS = {
     "num_concurrent_requests": "max_concurrency",
@@ -14,6 +14,12 @@ _TOTALS = {
     "results_number_errors": "failed",
     "results_error_rate": "failed_share",
     "results_mean_output_throughput_token_per_s": "output_tokens_per_second",
+}
+_PARAMETERS = {
+    "model": "model",
+    "num_concurrent_requests": "concurrency",
+    "mean_input_tokens": "input_tokens",  # what was asked for, not what was counted
+    "mean_output_tokens": "output_tokens",
 }
 _MEASURED = {
     "ttft_s": "ttft",
@@ -46,6 +52,7 @@ def _document(data: bytes, _name: str) -> Reading:
             known = measured({short: value for short, (_, value) in each.items()})
             found += [(each[short][0], f"{name}_{short}", value) for short, value in known.items()]
         records += counters(sorted(found, key=lambda row: row[0]))
+        records += parameters(text.line(at), {name: run.get(key) for key, name in _PARAMETERS.items()})
     return records, 0 if records else 1
 
 

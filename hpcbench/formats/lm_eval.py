@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hpcbench.formats import Block, Format, Reading, Record
-from hpcbench.formats.usage import Text, counters, number
+from hpcbench.formats import PRECISIONS, Block, Each, Format, Reading, Record
+from hpcbench.formats.usage import Text, counters, number, parameters
 
 _OUTER = ("config", "configs", "config_general", "config_tasks", "n-shot", "versions", "table_results")
 _GROUPS = {"stem", "humanities", "social_sciences", "other"}  # of MMLU
@@ -23,6 +23,13 @@ def _document(data: bytes, _name: str) -> Reading:
             continue
         start = text.after("results", at)
         records += _results(text, start, report)
+        if records and isinstance(config := report.get("config"), dict):
+            arguments = config.get("model_args")
+            if isinstance(arguments, dict):  # since 0.4.9
+                arguments = ",".join(f"{name}={value}" for name, value in arguments.items())
+            found = _setup(str(arguments or ""), config.get("num_fewshot"), config.get("batch_size"))
+            found.setdefault("model", report.get("model_name") or config.get("model"))
+            records += parameters(text.line(text.after("config", at)), found)
         key = "total_evaluation_time_seconds"
         if records and key in report:  # a number as text
             records += counters([(text.line(text.after(key, at)), "duration", number(report[key]))])
@@ -103,6 +110,38 @@ def _count(report: Mapping[str, Any], task: str) -> float:
     return number(own.get("effective")) if isinstance(own, dict) else math.nan
 
 
+_MODEL = re.compile(r"(?:^|,)(?:pretrained|model)=([^,()]{1,300})")
+_REVISION = re.compile(r"(?:^|,)revision=([^,()]{1,100})")
+_DTYPE = re.compile(r"(?:^|,)dtype=(?:torch\.)?(\w{1,20})")
+
+
+def _setup(arguments: str, shots: object, batch: object) -> dict[str, object]:
+    """Return the parameters that the arguments of a model hold, and those beside them."""
+    arguments = arguments[:4000]
+    found: dict[str, object] = {"shots": shots, "batch": batch}
+    for name, pattern in (("model", _MODEL), ("revision", _REVISION), ("precision", _DTYPE)):
+        if match := pattern.search(arguments):
+            found[name] = PRECISIONS.get(match[1], match[1]) if name == "precision" else match[1]
+    return found
+
+
+_HEAD = re.compile(
+    r"(?P<model>[\w.-]{1,60}) \((?P<arguments>.{0,4000}?)\), (?:gen_kwargs: .{0,400}?, )?limit: [^,]{1,40}, "
+    r"(?:provide_description: \w{1,10}, )?num_fewshot: (?P<shots>\w{1,10}), batch_size: (?P<batch>[\w.:]{1,20})"
+)
+
+
+def _head(line: bytes) -> list[tuple[str, dict[str, Any]]]:
+    """Read the line above the table: the model and how it was asked."""
+    match = _HEAD.search(line[:10_000].decode(errors="replace"))
+    if match is None:
+        return []
+    shots, batch = (None if match[name] == "None" else match[name] for name in ("shots", "batch"))
+    found = _setup(match["arguments"], shots, batch)
+    found.setdefault("model", match["model"])
+    return [(record.table, record.values) for record in parameters(1, found)]
+
+
 # --- the table ---
 
 _RULE = re.compile(r"[|\s:-]+")
@@ -174,7 +213,11 @@ FORMATS = (
         example="|Tasks|Version|Filter|n-shot|Metric|   |Value |   |Stderr|\n"
         "|-----|------:|------|-----:|------|---|-----:|---|-----:|\n"
         "|boolq|      2|none  |     0|acc   |↑  |0.7500|±  |0.0075|",
-        parts=(Block("|Version|", _table, size=1 << 18), Block("| Version |", _table, size=1 << 18)),
+        parts=(
+            Each(", num_fewshot: ", _head, weak=True),
+            Block("|Version|", _table, size=1 << 18),
+            Block("| Version |", _table, size=1 << 18),
+        ),
         untried="written from its logs quoted in public repositories",
     ),
 )

@@ -7,8 +7,8 @@ import math
 import re
 from typing import Any
 
-from hpcbench.formats import Block, Each, Format, Reading, Record, in_si
-from hpcbench.formats.usage import counters, number, number_parts, unit_of
+from hpcbench.formats import PARAMETERS, Block, Each, Format, Reading, Record, in_si
+from hpcbench.formats.usage import counters, number, number_parts, parameters, unit_of
 
 _COUNTS = {
     "Samples per second": "samples_per_second",
@@ -43,11 +43,14 @@ def _summary(data: bytes) -> Reading:
                 records.append(Record("events", line, {"kind": "error", "message": text.strip()[:500]}))
         elif name == "Scenario" and value.isalnum():
             scenario = {"scenario": value}
+            records += parameters(line, scenario)
         elif name == "Result is" and value in ("VALID", "INVALID"):
             records += _validity(line, value, scenario)
         elif (short := _short(name)) is not None and short not in seen:  # some are printed twice
             found = [(line, short, number(value, "ns" if name.endswith("(ns)") else ""))]
             records += counters(found, **scenario)
+            if short == "target_queries_per_second" and scenario.get("scenario") == "Server":  # of others a guess
+                records += parameters(line, {"request_rate": value})
             seen.add(short)
     return records, 0
 
@@ -109,6 +112,8 @@ def _detail(line: bytes) -> list[tuple[str, dict[str, Any]]] | None:
         return [("events", {"kind": "error", "message": f"{key}: {value}"[:500]})]
     if key == "result_validity" and value in ("VALID", "INVALID"):
         return [(record.table, record.values) for record in _validity(1, value, {})]
+    if key == "effective_scenario" and isinstance(value, str) and value.isalnum():
+        return [(PARAMETERS, {"scenario": value})]
     match = _LATENCY.fullmatch(key)
     name, power = _KEYS.get(key), ""
     if match:

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from hpcbench.formats import Block, Format, Reading, Record, in_si, stamp
-from hpcbench.formats.usage import Text, number
+from hpcbench.formats.usage import Text, number, parameters
 
 _COLUMNS = {  # all measured by the server; the total includes loading the model
     "prompt_eval_count": "input_tokens",
@@ -35,6 +35,7 @@ def _document(data: bytes, _name: str) -> Reading:
             row["model"] = value["model"]
         row |= _times(value.get("created_at"), row.get("server_latency", math.nan))
         records.append(Record("requests", text.line(at), row))
+        records += parameters(text.line(at), {"model": value.get("model")})
     return records, 0 if records else 1
 
 

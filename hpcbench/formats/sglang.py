@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from hpcbench.formats import Block, Format, Reading, Record
+from hpcbench.formats import Block, Each, Format, Reading, Record
 from hpcbench.formats.usage import Text, number_parts
-from hpcbench.formats.vllm import TITLE, console, details, summary
+from hpcbench.formats.vllm import TITLE, arguments, console, details, summary
 
 
 def _document(data: bytes, _name: str) -> Reading:
@@ -26,7 +26,10 @@ FORMATS = (
         example="============ Serving Benchmark Result ============\n"
         "Backend:                                 sglang    \n"
         "Successful requests:                     20        \nMean TTFT (ms):                          120.25    \n",
-        parts=(Block(TITLE, lambda data: console(data, backend=True), size=1 << 14),),
+        parts=(
+            Block(TITLE, lambda data: console(data, backend=True), size=1 << 14),
+            Each("Namespace(", arguments, weak=True),
+        ),
         finish=number_parts,
         untried="the console written from threads of sgl-project/sglang (pull requests 9428 and 9812)",
     ),

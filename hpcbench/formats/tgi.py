@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hpcbench.formats import Block, Format, Reading, Record, in_si
+from hpcbench.formats import PARAMETERS, Block, Format, Line, Reading, Record, in_si
 from hpcbench.formats.usage import counters, statistic
 
 _STATISTICS = {"Average": "mean", "Lowest": "min", "Highest": "max"}
@@ -57,6 +57,12 @@ FORMATS = (
         example="| Step           | Batch Size | Average   | Lowest    | Highest   | p50       |\n"
         "|----------------|------------|-----------|-----------|-----------|-----------|\n"
         "| Prefill        | 1          | 40.25 ms  | 40.00 ms  | 41.00 ms  | 40.50 ms  |",
-        parts=(Block("| Batch Size | Average", _table, size=1 << 16),),
+        parts=(
+            # rows of the table that it prints first; of other programs' tables they may be as well
+            Line(PARAMETERS, r"^\| Model +\| (?P<model>[^ |]{1,200}) *\|$", weak=True, loose=True),
+            Line(PARAMETERS, r"^\| Sequence Length +\| <input_tokens:int> *\|$", weak=True, loose=True),
+            Line(PARAMETERS, r"^\| Decode Length +\| <output_tokens:int> *\|$", weak=True, loose=True),
+            Block("| Batch Size | Average", _table, size=1 << 16),
+        ),
     ),
 )

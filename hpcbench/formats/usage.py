@@ -6,13 +6,14 @@ import json
 import math
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from hpcbench.formats import Block, Format, Reading, Record, in_si
+from hpcbench.formats import PARAMETERS, Block, Format, Reading, Record, in_si
+from hpcbench.metrics import shown
 from hpcbench.rows import Tables
 
 # --- JSON in a text, and the counters that tools which measure servers write; their formats share these ---
@@ -94,6 +95,22 @@ def counters(found: Iterable[tuple[int, str, float]], **columns: object) -> list
     ]
 
 
+def parameters(line: int, found: Mapping[str, object]) -> list[Record]:
+    """Make a record of how a run was set up, as JSON says it; what is not known or no plain value is left out.
+
+    Without limit (``inf``, in some tools as text) is a rate of requests like any other.
+    """
+    known: dict[str, Any] = {}
+    for name, value in found.items():
+        if name == "request_rate" and value in (math.inf, "inf"):
+            known[name] = "inf"
+        elif 0 <= (each := number(value)) < 1e15:
+            known[name] = each
+        elif isinstance(value, str) and math.isnan(each) and value not in ("", "inf"):
+            known[name] = shown(value, 200)
+    return [Record(PARAMETERS, line, known)] if known else []
+
+
 def measured(statistics: dict[str, float]) -> dict[str, float]:
     """Leave out statistics of a time that are all of nothing: tools write 0 for the mean of no value."""
     known = {name: value for name, value in statistics.items() if math.isfinite(value)}
@@ -108,16 +125,23 @@ def statistic(name: str) -> str | None:
     return name if re.fullmatch(r"mean|median|std|min|max|p\d{1,2}(?:\.\d{1,3})?", name) else None
 
 
+# columns that tell the measurements of one file apart
+_TELL = ("model", "backend", "scenario", "strategy", "test", "concurrency", "request_rate")
+
+
 def number_parts(tables: Tables) -> None:
-    """Give each measurement of a file that holds several its number: one begins where a name comes again."""
+    """Give each measurement of a file its number where nothing else tells some of them apart.
+
+    One begins where a name comes again that was measured of the same.
+    """
     rows = tables.get("counters")
     if rows is None or "part" in rows:
         return
-    part, seen, parts = 1, set[str](), []
-    for name in rows["name"].tolist():
-        if name in seen:
+    part, seen, parts = 1, set[tuple[str, ...]](), []
+    for key in zip(*(map(str, rows[name].tolist()) for name in ("name", *_TELL)), strict=True):
+        if key in seen:
             part, seen = part + 1, set()
-        seen.add(name)
+        seen.add(key)
         parts.append(part)
     if part > 1:
         rows["part"] = np.array(parts, dtype=float)

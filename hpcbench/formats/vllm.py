@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from hpcbench.formats import Block, Format, Reading, Record
-from hpcbench.formats.usage import Text, counters, measured, number, number_parts, statistic
+from hpcbench.formats import Block, Each, Format, Reading, Record
+from hpcbench.formats.usage import Text, counters, measured, number, number_parts, parameters, statistic
 
 # --- the block, which SGLang's `bench_serving` took over and extended ---
 
@@ -54,12 +54,15 @@ def console(data: bytes, *, backend: bool) -> Reading:
         return [], 0
     found: list[tuple[int, str, float]] = []
     times: dict[str, dict[str, tuple[int, float]]] = {}
+    unlimited: list[int] = []
     unread = 0
     for line, text in enumerate(lines[1:80], 2):
         if "=" * 20 in text:
             break
         row = _ROW.match(text[-200:])
         whole = line < len(lines) or (row is not None and bool(row["end"]))  # else it may be cut within its number
+        if row is not None and row["total"] and _TOTALS[row["total"]] == "request_rate" and row["value"] == "inf":
+            unlimited.append(line)
         if row is None or not whole:
             unread += "(ms):" in text or "/s):" in text
         elif row["total"]:
@@ -72,11 +75,41 @@ def console(data: bytes, *, backend: bool) -> Reading:
     for metric, statistics in times.items():
         known = measured({name: value for name, (_, value) in statistics.items()})
         found += [(statistics[name][0], f"{metric}_{name}", value) for name, value in known.items()]
-    return counters(sorted(found, key=lambda each: each[0])), unread
+    load = {_LOAD[name]: value for _, name, value in found if name in _LOAD}  # tells the blocks of one log apart
+    said = [record for line, name, value in found if name in _LOAD for record in parameters(line, {_LOAD[name]: value})]
+    said += [record for line in unlimited for record in parameters(line, {"request_rate": "inf"})]
+    return counters(sorted(found, key=lambda each: each[0]), **load) + said, unread
+
+
+_LOAD = {"max_concurrency": "concurrency", "request_rate": "request_rate"}  # counter → parameter
+_ARGUMENT = re.compile(r"\b(\w{1,40})=(?:'([^'\n]{0,300})'|([^',()\s]{1,40})(?=[,)]))")
+
+
+def arguments(line: bytes) -> list[tuple[str, dict[str, Any]]]:
+    """Read the line in which the program repeats its arguments: ``Namespace(backend='vllm', ...)``."""
+    text = line.decode(errors="replace")
+    if len(text) > 1 << 16 or "Namespace(" not in text[:60] or "dataset_name=" not in text:
+        return []
+    said = {match[1]: match[2] or match[3] for match in _ARGUMENT.finditer(text) if (match[2] or match[3]) != "None"}
+    return [(record.table, record.values) for record in parameters(1, setup(said, said.get("model")))]
+
+
+def setup(said: Mapping[str, Any], model: object) -> dict[str, object]:
+    """Return the parameters among the arguments of a run, or the keys of its result: most are called the same.
+
+    How many requests a run has is not one: that grows with the load, so that a run takes as long as the others.
+    """
+    found = {"backend": said.get("backend"), "model": model}
+    found |= {"concurrency": said.get("max_concurrency"), "request_rate": said.get("request_rate")}
+    if str(said.get("dataset_name")).startswith("random"):  # prompts of other data are as long as they happen to be
+        for side in ("input", "output"):
+            found[f"{side}_tokens"] = said.get(f"{side}_len") or said.get(f"random_{side}_len")
+    return found
 
 
 # --- the JSON ---
 
+_SERVER = {"tp_size": "tensor_parallel", "pp_size": "pipeline_parallel", "dp_size": "data_parallel"}
 _JSON_TOTALS = {
     "completed": "completed",
     "failed": "failed",
@@ -129,7 +162,19 @@ def summary(text: Text, at: int, value: Mapping[str, Any]) -> list[Record]:
         # all failed: the mean of nothing is written as 0
         known = measured({name: each for name, (_, each) in statistics.items()})
         found += [(statistics[name][0], f"{metric}_{name}", each) for name, each in known.items()]
-    return counters(sorted(found, key=lambda each: each[0]))
+    load = {_LOAD[name]: value for _, name, value in found if name in _LOAD}
+    server = _server(value.get("server_info"))
+    model = server.get("served_model_name") or server.get("model_path") or value.get("model_id")
+    said = {**setup(value, model), **{name: server.get(key) for key, name in _SERVER.items()}}
+    return counters(sorted(found, key=lambda each: each[0]), **load) + parameters(text.line(at), said)
+
+
+def _server(said: object) -> Mapping[str, Any]:
+    """Return what SGLang's server says of itself: in its own words, or in those of its first part."""
+    info = said if isinstance(said, dict) else {}
+    states = info.get("internal_states")
+    first = states[0] if isinstance(states, list) and states and isinstance(states[0], dict) else {}
+    return {**first, **info}
 
 
 def details(text: Text, at: int, value: Mapping[str, Any]) -> list[Record]:
@@ -191,7 +236,10 @@ FORMATS = (
         title="vllm bench serve",
         example="============ Serving Benchmark Result ============\n"
         "Successful requests:                     20        \nMean TTFT (ms):                          120.25    \n",
-        parts=(Block(TITLE, lambda data: console(data, backend=False), size=1 << 14),),
+        parts=(
+            Block(TITLE, lambda data: console(data, backend=False), size=1 << 14),
+            Each("Namespace(", arguments, weak=True),
+        ),
         finish=number_parts,
     ),
     Format(

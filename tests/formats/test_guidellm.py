@@ -1,6 +1,8 @@
 import json
 
+import pytest
 import written
+from said import parameters, read
 
 from hpcbench.parse.content import read_bytes, records
 
@@ -71,12 +73,31 @@ def test_a_recent_versions_tpot_is_the_latency_of_a_token():
     }  # fmt: skip
 
 
-def test_the_benchmarks_of_a_sweep_are_numbered():
-    data = report(benchmark({"type_": "constant", "rate": 2.0}), benchmark({"type_": "constant", "rate": 4.0}))
-    found, _ = written.read("guidellm", data)
+@pytest.mark.parametrize(("key", "kind", "column"), [
+    ("rate", "constant", "request_rate"), ("streams", "concurrent", "concurrency"),
+])  # fmt: skip
+def test_the_benchmarks_of_a_sweep_are_told_apart_by_their_load(key, kind, column):
+    data = report(benchmark({"type_": kind, key: 2}), benchmark({"type_": kind, key: 4}))
+    found, _ = read("guidellm", data)
+    rates = [row.values for row in found if row.values["name"] == "requests_per_second"]
+    assert [(row[column], row["strategy"], "part" in row) for row in rates] == [(2, kind, False), (4, kind, False)]
+    assert column not in parameters(data)
+
+
+def test_benchmarks_of_the_same_load_are_numbered():
+    data = report(*[benchmark({"type_": "constant", "rate": 2.0})] * 2)
+    found, _ = read("guidellm", data)
     assert [(r.values["name"], r.values["value"], r.values["part"]) for r in found] == [
-        ("requests_per_second", 2, 1), ("request_rate", 2, 1), ("requests_per_second", 2, 2), ("request_rate", 4, 2),
+        ("requests_per_second", 2, 1), ("request_rate", 2, 1), ("requests_per_second", 2, 2), ("request_rate", 2, 2),
     ]  # fmt: skip
+
+
+def test_what_a_run_says_of_itself_is_its_parameters(corpus):
+    assert parameters((corpus / FILE).read_bytes()) == {
+        "model": "example_model", "input_tokens": 256, "output_tokens": 128,
+    }  # fmt: skip
+    new = benchmark({"type_": "concurrent", "streams": 4})
+    assert parameters(report(new)) == {"concurrency": 4}
 
 
 def test_requests_of_a_recent_version_that_failed_say_why():

@@ -1,6 +1,8 @@
 import json
 
-from hpcbench.parse.content import read_bytes, records
+from said import parameters, records
+
+from hpcbench.parse.content import read_bytes
 
 # the form of summarize_requests in inference_perf/reportgen/base.py
 REPORT = {
@@ -48,6 +50,15 @@ def test_each_number_names_its_line():
     assert lines[by_name["completed"] - 1].strip() == '"count": 9,'
     assert lines[by_name["failed"] - 1].strip() == '"count": 1,'
     assert lines[by_name["requests_per_second"] - 1].strip() == '"requests_per_sec": 1.8'
+
+
+def test_the_load_is_a_parameter_and_tells_stages_in_one_file_apart():
+    assert parameters(json.dumps(REPORT)) == {"request_rate": 2, "concurrency": 3}
+    stages = [{**REPORT, "load_summary": {"count": 10, "requested_rate": rate}} for rate in (2.0, 4.0)]
+    text = "".join(json.dumps(stage) + "\n" for stage in stages)
+    rows = [record.values for record in records(read_bytes(text.encode())) if record.values["name"] == "ttft_mean"]
+    assert [(row["request_rate"], "part" in row) for row in rows] == [(2, False), (4, False)]
+    assert parameters(text) == {}
 
 
 def test_a_run_in_which_all_failed_has_no_latencies():

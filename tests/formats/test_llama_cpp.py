@@ -2,15 +2,16 @@ import json
 
 import pytest
 import written
+from said import parameters, records
 
-from hpcbench.parse.content import read_bytes, records
+from hpcbench.parse.content import read_bytes
 
 
 def speeds(content):
     return [
-        (record.line, record.values["name"], record.values["value"])
+        (record.line, record.values["test"], record.values["value"])
         for record in records(content)
-        if record.table == "counters" and record.values["name"].endswith("_mean")
+        if record.table == "counters" and record.values["name"] == "tokens_per_second"
     ]
 
 
@@ -18,22 +19,19 @@ def test_a_table_is_read(corpus):
     content = read_bytes((corpus / "inference/llama_bench/llamabench_md_llama2_7b_radv.log").read_bytes())
     assert (content.formats, content.unread) == (["llama-bench"], 0)
     assert [record.values for record in records(content) if record.line == 6] == [
-        {"name": f"tg128_tokens_per_second_{short}", "value": value, "unit": "tokens/s", "model": "llama 7B Q4_0",
-         "backend": "Vulkan", "format": "llama-bench"}
-        for short, value in (("mean", 55.73), ("std", 0.04))
+        {"name": f"tokens_per_second{end}", "value": value, "unit": "tokens/s", "test": "tg128",
+         "model": "llama 7B Q4_0", "backend": "Vulkan", "format": "llama-bench"}
+        for end, value in (("", 55.73), ("_std", 0.04))
     ]  # fmt: skip
-    assert speeds(content)[0] == (5, "pp512_tokens_per_second_mean", 1337.7)
+    assert speeds(content)[0] == (5, "pp512", 1337.7)
 
 
 def test_the_tables_of_one_file_are_numbered(corpus):
     content = read_bytes((corpus / "inference/llama_bench/llamabench_rx7900xtx_vulkan.txt").read_bytes())
     assert (content.formats, content.unread) == (["llama-bench"], 0)
     assert speeds(content) == [
-        (line, f"{test}_tokens_per_second_mean", value)
-        for line, test, value in (
-            (40, "pp512", 3229.07), (41, "tg128", 150.97), (50, "pp512", 3290.92), (51, "tg128", 172.86),
-            (61, "pp512", 2546.13), (62, "tg128", 129.80),
-        )
+        (40, "pp512", 3229.07), (41, "tg128", 150.97), (50, "pp512", 3290.92), (51, "tg128", 172.86),
+        (61, "pp512", 2546.13), (62, "tg128", 129.80),
     ]  # fmt: skip
     assert [record.values["part"] for record in records(content)] == [1] * 4 + [2] * 4 + [3] * 4
 
@@ -94,8 +92,32 @@ def test_other_texts_are_none(text):
 def test_depths_and_mixed_tests_have_names_of_their_own():
     row = "| qwen2 7B Q4_K - Medium |   4.36 GiB |     7.62 B | CUDA       |  99 | {} |      6425.91 ± 18.88 |\n"
     content = read_bytes((row.format("pp512 @ d4096") + row.format("pp 512") + row.format("pp64+tg16")).encode())
-    names = [name.partition("_tokens")[0] for _, name, _ in speeds(content)]
-    assert names == ["pp512_d4096", "pp512", "pp64+tg16"]
+    assert [test for _, test, _ in speeds(content)] == ["pp512_d4096", "pp512", "pp64+tg16"]
+
+
+TABLE = """| model          |     size |  params | backend | threads | n_batch | fa |  test |           t/s |
+| -------------- | -------: | ------: | ------- | ------: | ------: | -: | ----: | ------------: |
+| llama 7B Q4_0  | 3.56 GiB |  6.74 B | CPU     |       8 |     256 |  0 | pp512 |  45.23 ± 0.31 |
+| llama 7B Q4_0  | 3.56 GiB |  6.74 B | CPU     |       8 |     256 |  0 | tg128 |  12.87 ± 0.05 |
+"""
+
+
+def test_the_columns_of_a_table_are_parameters(corpus):
+    setup = {"model": "llama 7B Q4_0", "backend": "CPU", "threads": 8, "prompt_batch": 256, "flash_attention": "off"}
+    assert parameters(TABLE) == setup
+    more = TABLE.splitlines()[-1].replace("|       8 |", "|      16 |")
+    assert parameters(f"{TABLE}{more}\n") == {name: value for name, value in setup.items() if name != "threads"}
+    assert parameters((corpus / "inference/llama_bench/llamabench_rx7900xtx_vulkan.txt").read_bytes()) == {
+        "model": "llama 7B Q4_0", "backend": "Vulkan", "prompt_batch": 512, "gpu_layers": 100, "flash_attention": "on",
+    }  # fmt: skip
+
+
+def test_json_says_the_same():
+    row = {**RESULTS[0], "n_threads": 8, "n_batch": 256, "n_gpu_layers": 0, "flash_attn": False, "gpu_info": ""}
+    assert parameters(json.dumps([row])) == {
+        "model": "llama 7B Q4_0", "backend": "CUDA", "threads": 8, "prompt_batch": 256, "gpu_layers": 0,
+        "flash_attention": "off",
+    }  # fmt: skip
 
 
 RESULTS = [
@@ -105,10 +127,14 @@ RESULTS = [
      "avg_ns": 1280000000, "stddev_ns": 0, "avg_ts": 100.25, "stddev_ts": 0.5, "samples_ts": [100.25]},
 ]  # fmt: skip
 EXPECTED = {
-    "pp512_tokens_per_second_mean": 2000.5, "pp512_tokens_per_second_std": 8.25, "pp512_time_mean": 0.256,
-    "pp512_time_std": 0.001, "tg128_d256_tokens_per_second_mean": 100.25, "tg128_d256_tokens_per_second_std": 0.5,
-    "tg128_d256_time_mean": 1.28, "tg128_d256_time_std": 0,
+    ("pp512", "tokens_per_second"): 2000.5, ("pp512", "tokens_per_second_std"): 8.25, ("pp512", "test_time"): 0.256,
+    ("pp512", "test_time_std"): 0.001, ("tg128_d256", "tokens_per_second"): 100.25,
+    ("tg128_d256", "tokens_per_second_std"): 0.5, ("tg128_d256", "test_time"): 1.28, ("tg128_d256", "test_time_std"): 0,
 }  # fmt: skip
+
+
+def by_test(found):
+    return {(record.values["test"], record.values["name"]): record.values["value"] for record in found}
 
 
 @pytest.mark.parametrize(("text", "lines"), [
@@ -121,7 +147,8 @@ def test_json_and_json_lines_are_read(text, lines):
     content = read_bytes(text.encode())
     assert (content.formats, content.unread) == (["llama-bench-json"], 0)
     found = records(content)
-    assert {record.values["name"]: record.values["value"] for record in found} == EXPECTED
+    assert by_test(found) == EXPECTED
+    assert not [record for record in found if "part" in record.values]
     assert {record.line for record in found} == lines
 
 
@@ -132,6 +159,6 @@ def test_csv_is_read():
     text = "\n".join([",".join(names), *rows]) + "\n"
     content = read_bytes(text.encode())
     assert (content.formats, content.unread) == (["llama-bench-csv"], 0)
-    assert {record.values["name"]: record.values["value"] for record in records(content)} == EXPECTED
+    assert by_test(records(content)) == EXPECTED
     cut = read_bytes(text[:-6].encode())
     assert ({record.line for record in records(cut)}, cut.unread) == ({2}, 1)

@@ -1,4 +1,6 @@
-from hpcbench.parse.content import read_bytes, records
+from said import parameters, records
+
+from hpcbench.parse.content import read_bytes
 
 
 def test_a_summary_is_read_in_seconds_with_its_lines(corpus):
@@ -27,6 +29,13 @@ def test_its_inter_token_latency_is_the_latency_of_a_token(corpus):
     assert found["latency_per_token_mean"] == 0.01578128072700586
     assert abs(found["latency_mean"] / found["output_tokens_mean"] / found["latency_per_token_mean"] - 1) < 0.01
     assert not [name for name in found if name.startswith(("tpot", "chunk_gap"))]
+
+
+def test_what_was_asked_for_is_a_parameter(corpus):
+    assert parameters((corpus / "inference/llmperf/llmperf_together_70b.json").read_bytes()) == {
+        "model": "together_ai/togethercomputer/llama-2-70b-chat", "concurrency": 5, "input_tokens": 550,
+        "output_tokens": 150,
+    }  # fmt: skip
 
 
 def test_a_summary_that_was_cut_gives_nothing(corpus):

@@ -2,8 +2,9 @@ import json
 
 import pytest
 import written
+from said import parameters, read, records
 
-from hpcbench.parse.content import read_bytes, records
+from hpcbench.parse.content import read_bytes
 
 FILE = "inference/lm_eval/lmeval_pythia160m_step63000.json"
 
@@ -77,7 +78,7 @@ def test_a_subject_asked_in_another_way_is_the_same_subject_of_another_task(name
 
 def test_results_may_be_a_list():
     rows = [{"task_name": "wic", "prompt_name": "question", "acc": 0.5, "acc_stderr": 0.02, "subset": None}]
-    found, _ = written.read("lm-eval", json.dumps({"results": rows, "config": {"num_fewshot": 2}}))
+    found, _ = read("lm-eval", json.dumps({"results": rows, "config": {"num_fewshot": 2}}))
     assert [record.values for record in found] == [
         {"task": "wic", "prompt": "question", "metric": "acc", "value": 0.5, "stderr": 0.02, "shots": 2}
     ]
@@ -115,6 +116,33 @@ def test_the_printed_table_is_read_and_that_of_groups_is_not_read_again():
     ]  # fmt: skip
     assert (rows[1]["stderr"], rows[1]["shots"], rows[1]["version"]) == (0.048, 5, 3)
     assert "stderr" not in rows[4]
+
+
+@pytest.mark.parametrize(("head", "expected"), [
+    (TABLE.partition("\n")[0], {"model": "m", "batch": 8}),
+    ("vllm (pretrained=openai/gpt-oss-20b,dtype=bfloat16), gen_kwargs: (None), limit: None, num_fewshot: 5, "
+     "batch_size: auto", {"model": "openai/gpt-oss-20b", "precision": "BF16", "shots": 5, "batch": "auto"}),
+    ("local-completions (model=a/b,base_url=http://h:1/v1), gen_kwargs: (None), limit: 40.0, num_fewshot: 0, "
+     "batch_size: 1", {"model": "a/b", "shots": 0, "batch": 1}),
+    ("hf-causal (pretrained=a/b,revision=step3), limit: None, provide_description: False, num_fewshot: 0, "
+     "batch_size: None", {"model": "a/b", "revision": "step3", "shots": 0}),
+    ("gpt2 (), limit: None, provide_description: False, num_fewshot: 0, batch_size: None", {"model": "gpt2",
+                                                                                           "shots": 0}),
+    ("Its limit, num_fewshot: 5, is low", {}),
+])  # fmt: skip
+def test_the_line_above_the_table_is_its_parameters(head, expected):
+    assert parameters(f"{head}\n{TABLE.partition(chr(10))[2]}") == expected
+
+
+def test_what_the_results_say_of_their_run_is_its_parameters(corpus):
+    assert parameters((corpus / FILE).read_bytes()) == {
+        "model": "EleutherAI/pythia-v1.1-160m-deduped", "revision": "step63000", "shots": 0, "batch": 16,
+    }  # fmt: skip
+    config = {"model": "hf", "model_args": {"pretrained": "a/b", "dtype": "float16"}, "batch_size": "auto"}
+    assert parameters(json.dumps({**NEW, "config": config})) == {
+        "model": "a/b", "precision": "FP16", "batch": "auto",
+    }  # fmt: skip
+    assert parameters(json.dumps({**NEW, "model_name": "a/c"})) == {"model": "a/c"}
 
 
 def test_the_table_of_an_old_version_is_read():

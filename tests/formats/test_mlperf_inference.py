@@ -1,7 +1,8 @@
 import pytest
 import written
+from said import parameters, records
 
-from hpcbench.parse.content import read_bytes, records
+from hpcbench.parse.content import read_bytes
 
 FOLDER = "inference/mlperf_inference"
 LATENCIES = {
@@ -23,6 +24,16 @@ def test_both_logs_say_the_same(corpus, file, name, count, line):
     assert LATENCIES.items() <= values.items()
     assert len(found) == count
     assert [record.line for record in found if record.values["name"] == "samples_per_second"] == [line]
+
+
+@pytest.mark.parametrize("log", ["summary", "detail"])
+def test_the_scenario_is_a_parameter(corpus, log):
+    file = corpus / FOLDER / f"mlperf_log_{log}_resnet50_tf220_offline.txt"
+    assert parameters(file.read_bytes()) == {"scenario": "Offline"}
+
+
+def test_the_rate_of_requests_is_a_parameter_of_a_server_alone():
+    assert parameters(f"{SERVER}target_qps : 10.5\n") == {"scenario": "Server", "request_rate": 10.5}
 
 
 def test_the_logs_of_training_are_not_taken(corpus):

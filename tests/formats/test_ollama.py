@@ -2,8 +2,9 @@ import json
 
 import pytest
 import written
+from said import parameters, read, records
 
-from hpcbench.parse.content import read_bytes, records
+from hpcbench.parse.content import read_bytes
 
 
 def test_responses_inside_a_page_are_requests(corpus):
@@ -25,6 +26,12 @@ def test_responses_inside_a_page_are_requests(corpus):
     ]  # fmt: skip
 
 
+def test_the_model_is_a_parameter_where_all_responses_name_the_same(corpus):
+    data = (corpus / "inference/ollama/ollama_generate_json_demo.md").read_bytes()
+    assert parameters(data) == {"model": "gpt-oss:20b"}
+    assert parameters(data.replace(b'"model": "gpt-oss:20b",\n  "c', b'"model": "m",\n  "c', 1)) == {}
+
+
 @pytest.mark.parametrize(("text", "seconds"), [
     ("2025-10-17T23:14:07.414671Z", 1760742847.414671),
     ("2025-10-17T23:14:07.5Z", 1760742847.5),
@@ -33,7 +40,7 @@ def test_responses_inside_a_page_are_requests(corpus):
 ])  # fmt: skip
 def test_a_request_ends_when_its_response_was_made(text, seconds):
     response = {"model": "m", "created_at": text, "done": True, "total_duration": 250000000, "eval_count": 2}
-    [record] = written.read("ollama", json.dumps(response))[0]
+    [record] = read("ollama", json.dumps(response))[0]
     times = (record.values["server_started"], record.values["server_finished"])
     assert times == pytest.approx((seconds - 0.25, seconds), abs=1e-6, rel=0)
 
@@ -41,7 +48,7 @@ def test_a_request_ends_when_its_response_was_made(text, seconds):
 @pytest.mark.parametrize("stamp", ["yesterday", "2025-02-31T00:00:00Z", 5, None])
 def test_an_odd_stamp_costs_only_itself(stamp):
     response = {"model": "m", "created_at": stamp, "total_duration": 250000000, "eval_count": 2}
-    [record] = written.read("ollama", json.dumps(response))[0]
+    [record] = read("ollama", json.dumps(response))[0]
     assert record.values == {"model": "m", "server_latency": 0.25, "output_tokens": 2}
 
 
@@ -60,7 +67,7 @@ def test_what_verbose_prints_is_a_request(corpus):
 def test_a_stream_has_its_numbers_in_the_last_line():
     last = {"model": "m", "done": True, "total_duration": 2500000000, "eval_count": 100, "eval_duration": 2000000000}
     text = '{"model": "m", "response": "a", "done": false}\n' * 2 + json.dumps(last)
-    found, unread = written.read("ollama", text)
+    found, unread = read("ollama", text)
     assert ([record.line for record in found], unread) == ([3], 0)
     assert found[0].values["server_decode_tokens_per_second"] == 50
 

@@ -1,6 +1,9 @@
-import pytest
+import json
 
-from hpcbench.parse.content import read_bytes, records
+import pytest
+from said import parameters, records
+
+from hpcbench.parse.content import read_bytes
 
 
 def counters(content):
@@ -54,6 +57,27 @@ def test_the_block_that_names_its_backend_is_sglangs(backend):
 def test_vllms_block_is_not_taken(corpus):
     for file in ("excerpts/vllm_bench_pr18566_console.txt", "inference/vllm_json/vllm_bench_serve_all_failed.json"):
         assert not set(read_bytes((corpus / file).read_bytes()).formats) & {"sglang-bench", "sglang-bench-jsonl"}
+
+
+def test_what_a_real_server_says_of_itself_is_its_parameters(corpus):
+    data = (corpus / "inference/sglang/sglang_pd_local.jsonl").read_bytes()
+    assert parameters(data) == {
+        "backend": "sglang", "model": "Qwen/Qwen2.5-3B-Instruct", "concurrency": 200, "request_rate": "inf",
+        "tensor_parallel": 1, "pipeline_parallel": 1, "data_parallel": 1,
+    }  # fmt: skip
+
+
+def test_a_sweep_in_one_file_is_told_apart_by_its_load(corpus):
+    line = json.loads((corpus / "inference/sglang/sglang_pd_local.jsonl").read_bytes())
+    text = "".join(f"{json.dumps({**line, 'max_concurrency': load})}\n" for load in (1, 2, 4, 8))
+    found = [record.values for record in records(read_bytes(text.encode())) if record.values["name"] == "completed"]
+    assert [(row["concurrency"], "part" in row) for row in found] == [(1, False), (2, False), (4, False), (8, False)]
+    assert "concurrency" not in parameters(text)
+
+
+@pytest.mark.parametrize(("rate", "expected"), [("inf", {"request_rate": "inf"}), ("4.0", {"request_rate": 4})])
+def test_the_block_says_its_load(rate, expected):
+    assert parameters(BLOCK.format(backend="sglang").replace("inf", rate)) == expected
 
 
 def test_two_blocks_in_a_file_are_two_parts():

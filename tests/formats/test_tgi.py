@@ -1,5 +1,6 @@
 import pytest
 import written
+from said import parameters
 
 from hpcbench.parse.content import read_bytes, records
 
@@ -46,3 +47,18 @@ def test_a_damaged_row_is_counted_and_gives_no_number(row):
 
 def test_another_table_is_none():
     assert read_bytes(b"| Model | Batch Size | Average |\n|---|---|---|\n| a | 1 | 2.5 ms |\n").formats == []
+
+
+SETUP = """| Parameter          | Value                 |
+|--------------------|-----------------------|
+| Model              | bigscience/bloomz-1b1 |
+| Sequence Length    | 500                   |
+| Decode Length      | 100                   |
+| Temperature        | None                  |
+
+"""
+
+
+def test_the_table_of_parameters_is_read_where_a_table_of_speeds_follows():
+    assert parameters(SETUP + RATES) == {"model": "bigscience/bloomz-1b1", "input_tokens": 500, "output_tokens": 100}
+    assert read_bytes(SETUP.encode()).formats == []

@@ -2,8 +2,9 @@ import json
 
 import pytest
 import written
+from said import parameters, records
 
-from hpcbench.parse.content import read_bytes, records
+from hpcbench.parse.content import read_bytes
 
 FOLDER = "inference/vllm_json"
 
@@ -66,6 +67,38 @@ RESULT = {
     "mean_ttft_ms": 20.5, "p50_ttft_ms": 20.0, "median_ttft_ms": 20.0, "p99.9_ttft_ms": 30.5, "mean_tpot_ms": 0.0,
     "median_tpot_ms": 0.0, "p99_tpot_ms": 0.0, "mean_e2el_ms": 400.0,
 }  # fmt: skip
+
+
+def test_a_sweep_appended_to_one_file_is_told_apart_by_its_load():
+    loads = [{"max_concurrency": 1, "request_rate": "inf"}, {"max_concurrency": 2, "request_rate": 8.0}]
+    text = "".join(f"{json.dumps({**RESULT, **load})}\n" for load in loads)
+    found = [row for row in rows(records(read_bytes(text.encode())), "counters") if row["name"] == "ttft_mean"]
+    assert [(row["concurrency"], row.get("request_rate"), "part" in row) for row in found] == [
+        (1, None, False), (2, 8, False),
+    ]  # fmt: skip
+    assert parameters(text) == {"backend": "vllm", "model": "m"}
+
+
+@pytest.mark.parametrize(("file", "expected"), [
+    ("inference/vllm_json/vllm_bench_serve_v0.25.1_opt125m.json",
+     {"backend": "vllm", "model": "facebook/opt-125m", "concurrency": 2, "request_rate": "inf"}),
+    ("inference/vllm_json/vllm_bench_serve_all_failed.json",
+     {"backend": "vllm", "model": "facebook/opt-125m", "request_rate": "inf"}),
+    ("inference/vllm_console/vllm_bench_h100_minimax_i512_o256.log",
+     {"backend": "openai-chat", "model": "/userdata/llms/MiniMax/MiniMax-M2.5", "concurrency": 8, "request_rate": "inf",
+      "input_tokens": 512, "output_tokens": 256}),
+    ("excerpts/vllm_bench_pr18566_console.txt", {}),
+])  # fmt: skip
+def test_what_a_real_run_says_of_itself_is_its_parameters(corpus, file, expected):
+    assert parameters((corpus / file).read_bytes()) == expected
+
+
+def test_lengths_are_parameters_of_random_prompts_alone():
+    words = "dataset_name='{}', random_input_len=512, random_output_len=256, input_len={}, model='m')\n"
+    for dataset, own, expected in (("random", None, 512), ("random", 64, 64), ("sharegpt", None, None)):
+        text = f"Namespace(subparser='bench', {words.format(dataset, own)}{BLOCK}"
+        assert parameters(text).get("input_tokens") == expected
+    assert parameters(f"The line Namespace(model='m') is no argument of it\n{BLOCK}") == {}
 
 
 def test_results_appended_to_one_file_are_numbered_and_keep_their_lines():

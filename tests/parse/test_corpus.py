@@ -33,7 +33,7 @@ def near(number):
 # by kind a number counts them and a tuple has the line of each; a file without a failure here must give none.
 CORPUS = [
     ("failures/llmc_assert_abort.log", (), [("steps", 0), ("events", "assertion", (1,)), ("events", "aborted", (3,))]),
-    ("failures/llmc_cuda_oom.log", (), [("steps", 0), ("events", "out_of_memory", (62,))]),
+    ("failures/llmc_cuda_oom.log", ("llmc-cuda",), [("steps", 0), ("events", "out_of_memory", (62,))]),
     ("failures/slurm_cuda_oom_with_bash_time.out", ("time",), [
         ("events", "out_of_memory", (32,)), ("events", "traceback", (7,)), ("counters", 3),
         ("counters", "wall_time", 56.895), ("counters", "user_time", 11.272), ("counters", "system_time", 6.233)]),
@@ -55,16 +55,18 @@ CORPUS = [
                          "started": 1749157168.1827004, "finished": 1749157168.871885})]),
     ("inference/llama_bench/llamabench_md_llama2_7b_radv.log", ("llama-bench",), [
         ("counters", 4),
-        ("counters", "pp512_tokens_per_second_mean", 1337.70), ("counters", "pp512_tokens_per_second_std", 0.75),
-        ("counters", "tg128_tokens_per_second_mean", 55.73), ("counters", "tg128_tokens_per_second_std", 0.04)]),
+        ("counters", "tokens_per_second", {"value": 1337.70, "test": "pp512"}),
+        ("counters", "tokens_per_second_std", {"value": 0.75, "test": "pp512"}),
+        ("counters", ("tokens_per_second", 1), {"value": 55.73, "test": "tg128"}),
+        ("counters", ("tokens_per_second_std", 1), {"value": 0.04, "test": "tg128"})]),
     ("inference/llama_bench/llamabench_rx7900xtx_vulkan.txt", ("llama-bench",), [
         ("counters", 12),
-        ("counters", ("pp512_tokens_per_second_mean", 0), 3229.07),
-        ("counters", ("tg128_tokens_per_second_mean", 0), 150.97),
-        ("counters", ("pp512_tokens_per_second_mean", 1), 3290.92),
-        ("counters", ("tg128_tokens_per_second_mean", 1), 172.86),
-        ("counters", ("pp512_tokens_per_second_mean", 2), 2546.13),
-        ("counters", ("tg128_tokens_per_second_mean", 2), 129.80)]),
+        ("counters", ("tokens_per_second", 0), {"value": 3229.07, "test": "pp512", "part": 1}),
+        ("counters", ("tokens_per_second", 1), {"value": 150.97, "test": "tg128", "part": 1}),
+        ("counters", ("tokens_per_second", 2), {"value": 3290.92, "test": "pp512", "part": 2}),
+        ("counters", ("tokens_per_second", 3), {"value": 172.86, "test": "tg128", "part": 2}),
+        ("counters", ("tokens_per_second", 4), {"value": 2546.13, "test": "pp512", "part": 3}),
+        ("counters", ("tokens_per_second", 5), {"value": 129.80, "test": "tg128", "part": 3})]),
     ("inference/llmperf/llmperf_together_70b.json", ("llmperf",), [
         ("counters", "ttft_mean", 0.622329721273333), ("counters", "latency_per_token_mean", 0.01578128072700586),
         ("counters", "latency_mean", 2.4906428459), ("counters", "max_concurrency", 5),
@@ -135,8 +137,8 @@ CORPUS = [
         ("counters", "max_memory", 65719976 * 1024), ("counters", "exit_status", 0),
         ("events", "aborted", (82,)), ("events", "cuda_error", (83,))]),
     ("excerpts/llamacpp_rpc_perf_context_print.md", ("llama-bench", "llama-cpp"), [
-        ("counters", 45), ("counters", "pp512_tokens_per_second_mean", 404.67),
-        ("counters", ("tg128_tokens_per_second_mean", -1), {"value": 6.66, "line": 272}),
+        ("counters", 45), ("counters", "tokens_per_second", {"value": 404.67, "test": "pp512"}),
+        ("counters", ("tokens_per_second", -1), {"value": 6.66, "line": 272, "test": "tg128"}),
         ("counters", "load_time", {"value": 760.22815, "line": 204}), ("counters", "duration", 840.39042),
         ("counters", "total_tokens", 642), ("counters", "decoded_tokens", 641), ("events", "aborted", (326,))]),
     ("excerpts/llmc_README_cpu_output.md", ("llmc-cpu",), [
