@@ -79,6 +79,14 @@ def test_a_sweep_appended_to_one_file_is_told_apart_by_its_load():
     assert parameters(text) == {"backend": "vllm", "model": "m"}
 
 
+def test_blocks_of_one_log_are_told_apart_by_their_load():
+    load = "Maximum request concurrency:             {}         \nRequest rate configured (RPS):           2.00      \n"
+    text = "".join(BLOCK + load.format(number) + "=" * 50 + "\n" for number in (1, 2))
+    found = [row for row in rows(records(read_bytes(text.encode())), "counters") if row["name"] == "completed"]
+    assert [(row["concurrency"], row["request_rate"], "part" in row) for row in found] == [(1, 2, False), (2, 2, False)]
+    assert parameters(text) == {"request_rate": 2}
+
+
 @pytest.mark.parametrize(("file", "expected"), [
     ("inference/vllm_json/vllm_bench_serve_v0.25.1_opt125m.json",
      {"backend": "vllm", "model": "facebook/opt-125m", "concurrency": 2, "request_rate": "inf"}),
