@@ -254,6 +254,7 @@ TRAINED = "".join(
     f"{STAMP}| Train Device=CSX, Step={step}, Loss=7.10211, Rate=33.12 samples/sec, GlobalRate=33.05 samples/sec\n"
     for step in (50, 100)
 )
+RESUMED = TRAINED.replace("=50,", "=250,").replace("=100,", "=300,")
 SAVED = f"{STAMP}Saving checkpoint at step 100\n{STAMP}Saved checkpoint m/checkpoint_100.mdl\n"
 PROCESSED = f"{STAMP}Processed 3200 training sample(s) in 97.5 seconds.\n"
 
@@ -278,8 +279,7 @@ def test_what_a_real_run_says_of_itself_is_its_parameters(corpus, file, expected
     (TRAINED + SAVED + PROCESSED, 32),
     (TRAINED + PROCESSED, None),  # it may have gone on after its last line
     (TRAINED + SAVED.replace("100", "120") + PROCESSED, None),
-    (TRAINED.replace("=50,", "=250,").replace("=100,", "=300,") + SAVED.replace("100", "300") + PROCESSED.replace("3200", "3000"),
-     None),  # it goes on from a checkpoint
+    (RESUMED + SAVED.replace("100", "300") + PROCESSED.replace("3200", "3000"), None),
     (TRAINED + SAVED + PROCESSED.replace("3200", "3250"), None),
     (TRAINED + SAVED + f"{STAMP}| Eval Device=CSX, GlobalStep=100, Batch=5, Loss=7.10211\n" + PROCESSED, None),
     (TRAINED + SAVED + PROCESSED + TRAINED + SAVED + PROCESSED.replace("3200", "6400"), None),  # two batches
