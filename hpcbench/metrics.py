@@ -69,7 +69,7 @@ COLUMNS: dict[str, Column] = {
 TABLES: dict[str, tuple[str, ...]] = {
     "sources": (
         "path", "format", "bytes", "lines", "records", "unread", "sha256",
-        "run", "case", "site", "benchmark", "repeat", "parameters_from",
+        "run", "case", "site", "benchmark", "repeat", "parameters_from", "copy_of",
     ),
     "cases": ("run", "case", "site", "benchmark", "kind", "repeat", "state", "reason", "parameters_from"),
     "steps": (
@@ -92,7 +92,7 @@ TABLES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 TEXT = frozenset({
-    "path", "format", "sha256", "run", "case", "site", "benchmark", "parameters_from", "state", "reason",
+    "path", "format", "sha256", "run", "case", "site", "benchmark", "parameters_from", "copy_of", "state", "reason",
     "task", "subject", "metric", "name", "unit", "kind", "message", "status", "error", "source",
     "device", "job", "queue",
 })  # fmt: skip
@@ -151,7 +151,10 @@ class Metrics:
         folder.mkdir(parents=True, exist_ok=True)
         files = []
         for name, table in self.tables().items():
-            file = folder / f"{name}.{'csv' if csv else 'parquet'}"
+            file, other = (
+                folder / f"{name}.{ending}" for ending in (("csv", "parquet") if csv else ("parquet", "csv"))
+            )
+            other.unlink(missing_ok=True)
             if table.empty:
                 file.unlink(missing_ok=True)
                 continue

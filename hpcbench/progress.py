@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from hpcbench.metrics import COUNTED, quantity, rows, shown
+from hpcbench.metrics import COLUMNS, COUNTED, quantity, rows, shown
 from hpcbench.run import FINAL, CaseState, Run
 
 if TYPE_CHECKING:
@@ -61,17 +61,22 @@ def live(run: Run) -> Iterator[Callable[[list[CaseState]], None]]:
 def comparison(metrics: Metrics, sections: Sequence[Section]) -> None:
     """Print the comparison tables and where the time went, then what failed and what was not read."""
     from hpcbench.report.markdown import FAILURE_KINDS, ranges
-    from hpcbench.report.view import comparison_table, phase_table
+    from hpcbench.report.view import comparison_table, phase_table, point_name
 
     console = _console()
     comparisons = [section.comparison for section in sections]
     for section, each in zip(sections, comparisons, strict=True):
         if each.metrics:
             console.print(_columns(each.title, *comparison_table(each), left=len(each.axes)))
+            if any(row.ratio for row in each.rows):
+                of = COLUMNS[each.metrics[0]].label
+                console.print(Text(f"speed-up: of {of}, against {point_name(each.baseline)}"))
             if each.warmup:
                 console.print(Text(f"not steady, in no mean: step {ranges(each.warmup)}"))
         if section.phases:
             console.print(_columns("Where the time went", *phase_table(section), left=len(each.axes)))
+    for source in rows(metrics.sources[metrics.sources["copy_of"] != ""]):
+        console.print(Text(f"{source.path} is a copy of {source.copy_of}: not counted"))
     if hidden := sum(each.unmeasured for each in comparisons):
         what = "log holds" if hidden == 1 else "logs hold"
         console.print(Text(f"{hidden} more {what} none of the numbers that are compared; -o DIR writes what there is"))

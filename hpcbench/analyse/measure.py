@@ -139,7 +139,8 @@ def _measure_requests(
     """
     requests = metrics.requests[metrics.requests["error"] == ""]
     for source, own in requests.groupby("source", sort=False):
-        if (key := case_of.get(str(source))) is None:
+        key = case_of.get(str(source))
+        if key is None or any(measured[key]):  # of several measurements nothing says which a request is of
             continue
         found = measured[key].setdefault((), {})
         for name in [each for each in _TIMES if each in own]:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -270,12 +271,33 @@ def _baseline(
             values = _values(points, name)
             chosen[name] = value if value in values else values[0]
     if not chosen and axes:
-        scaling = [name for name in axes if name in SCALING]
+        groups = _together(points, axes)
+        scaling = [group for group in groups if not SCALING.isdisjoint(group)]
         # logs that differ in nothing that has a name may be of anything: which is faster says nothing
-        natural = scaling[0] if scaling else axes[0] if len(axes) == 1 and axes[0] not in _TASKS else None
-        if natural is not None:
-            chosen[natural] = _values(points, natural)[0]
+        natural = scaling[0] if scaling else groups[0] if len(groups) == 1 and not _TASKS & {*groups[0]} else ()
+        if natural:
+            first = min(points, key=lambda row: order(row.point[natural[0]])).point
+            chosen = {name: first[name] for name in natural}
     return chosen
+
+
+def _together(points: Sequence[Row], axes: Sequence[str]) -> list[list[str]]:
+    """Group axes whose numbers grow together, one to one: the batch of a device and that of all of them are one axis.
+
+    Two words that change together are two things, and nothing says which of them mattered.
+    """
+    groups: list[list[str]] = []
+    for axis in axes:
+        for group in groups:
+            pairs = {(row.point[group[0]], row.point[axis]) for row in points}
+            if all(isinstance(value, int | float) for pair in pairs for value in pair):
+                ordered = sorted(pairs)
+                if all(a[0] < b[0] and a[1] < b[1] for a, b in pairwise(ordered)):
+                    group.append(axis)
+                    break
+        else:
+            groups.append([axis])
+    return groups
 
 
 def _is(value: object, text: str) -> bool:
@@ -307,10 +329,11 @@ def _with_ratios(
             result.append(row)
             continue
         ratio = _ratio(row.metrics[metric], base.metrics[metric], lower_is_better=COLUMNS[metric].better == "lower")
-        if ratio is not None and len(baseline) == 1:
-            (axis, value), here = next(iter(baseline.items())), row.point[next(iter(baseline))]
+        scaling = [axis for axis in baseline if axis in SCALING]
+        if ratio is not None and len(scaling) == 1 and len(_together(points, [*baseline])) == 1:
+            value, here = baseline[scaling[0]], row.point[scaling[0]]
             numbers = isinstance(here, int | float) and isinstance(value, int | float)
-            if axis in SCALING and numbers and min(here, value) > 0:
+            if numbers and min(here, value) > 0:
                 ratio = Ratio(ratio.speedup, ratio.low, ratio.high, ratio.speedup / (here / value))
         result.append(Row(row.point, row.cases, row.completed, row.metrics, ratio, base is row))
     return result

@@ -58,17 +58,23 @@ def benchmarks(as_json: bool) -> None:
 @json_option
 def formats(as_json: bool) -> None:
     """List the log formats that `parse` recognises, each with an example line."""
-    from hpcbench.formats import all_formats
+    from hpcbench.formats import KINDS, all_formats
     from hpcbench.metrics import shown
 
     rows = [
-        {"name": each.name, "title": each.title, "example": each.example, "untried": each.untried or None}
-        for each in all_formats().values()
+        {
+            "name": each.name,
+            "kind": each.kind,
+            "title": each.title,
+            "example": each.example,
+            "untried": each.untried or None,
+        }
+        for each in sorted(all_formats().values(), key=lambda each: (KINDS.index(each.kind), each.name))
     ]
 
     def text(row: dict[str, Any]) -> str:
         untried = f"\n    not tried on a real log: {row['untried']}" if row["untried"] else ""
-        return f"{row['title']}\n    {shown(row['example'].strip().splitlines()[0], 110)}{untried}"
+        return f"{row['kind']}: {row['title']}\n    {shown(row['example'].strip().splitlines()[0], 110)}{untried}"
 
     _list("formats", rows, as_json, text)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,8 @@ from hpcbench.formats import PARAMETERS, Format, Kind, Line
 
 # A group that holds a repetition without end and is itself repeated without end. Those of this package are tested.
 _REPEATED = re.compile(r"\((?:\?:)?[^()]*(?:[+*]|\{\d+,\})[^()]*\)(?:[+*]|\{\d+,\})")
+
+_NEARLY = 0.88  # of two names of columns: as tokens_per_secnd is to tokens_per_second
 
 # A file and when it was written, so that one that was edited is read again.
 Key = tuple[str, int]
@@ -51,7 +54,7 @@ def load(files: tuple[Key, ...]) -> dict[str, Format]:
 
 def load_file(file: Path) -> Format:
     """Read and check one format file; raises `ConfigError`."""
-    from hpcbench.metrics import TABLES
+    from hpcbench.metrics import COLUMNS, TABLES
 
     found = config.load(file, _Format, verbatim=frozenset({"lines", "example"}))
     parts = []
@@ -60,6 +63,11 @@ def load_file(file: Path) -> Format:
             tables = ", ".join(name for name in (*TABLES, PARAMETERS) if name not in ("sources", "cases"))
             raise found.origin.error(f"table: {each.table!r} is none of {tables}", "lines", index, "table")
         line = Line(**each.model_dump())
+        for column in (*(column.name for column in line.columns), *each.constants):
+            known = {*COLUMNS, *TABLES.get(each.table, ())}
+            if column not in known and (near := get_close_matches(column, known, n=1, cutoff=_NEARLY)):
+                message = f"column {column!r}: did you mean {near[0]!r}? Else choose a name that is not so near"
+                raise found.origin.error(message, "lines", index, "pattern")
         try:
             _ = line.regex, line.literal
         except (ValueError, re.error) as error:

@@ -13,6 +13,8 @@ from hpcbench.formats import Format, Line, Record, custom
 from hpcbench.parse.engine import HIDDEN, STUMBLES, Choice, Found, Piece, Scanner, guarded, scanner
 from hpcbench.rows import Array, Rows, Tables, from_records, joined
 
+_TURNS, _TURN = 3, 8  # so many stretches, of so few steps each, are no restarts
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -93,7 +95,7 @@ def assemble(scanner: Scanner, pieces: Iterable[Piece], whole: Callable[[], byte
             tables = {
                 name: joined([rows[name] for rows in (tables, read) if name in rows]) for name in {**tables, **read}
             }
-        if not tables:
+        if not any(map(len, tables.values())):
             content.unread += missed
             continue
         _complete(tables, each)
@@ -187,10 +189,22 @@ def _attempts(steps: Rows) -> Array | None:
         of_rank = np.flatnonzero(rank == each)
         known = of_rank[np.isfinite(step[of_rank])]
         back = np.concatenate([[False], np.diff(step[known]) < 0])
-        if back.any():
+        if back.any() and not _take_turns(step[known], back):
             found = True
             numbers[known] = 1 + np.cumsum(back)
     return numbers if found else None
+
+
+def _take_turns(step: Array, back: Array) -> bool:
+    """Tell several writers of one log, of which none says who it is, from attempts: they go on together.
+
+    Steps go back every few lines, and yet stretches between two such places come to ever later steps; what starts
+    again and again at the same checkpoint gets no further.
+    """
+    begins = np.concatenate([[0], np.flatnonzero(back)])
+    highest = np.maximum.reduceat(step, begins)
+    further = np.diff(np.maximum.accumulate(highest)) > 0
+    return len(begins) > _TURNS and len(step) < _TURN * len(begins) and further.mean() > 0.1
 
 
 def _warmup(steps: Rows, count: int) -> Array:

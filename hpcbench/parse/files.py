@@ -51,7 +51,7 @@ class Log:
         cls, file: str, content: Content | None, member: str = "", problem: str = "", *, hashes: bool = False
     ) -> Log:
         """Describe what a file holds."""
-        log = cls(file, member, bytes=_size(file), problem=problem, sha256=_sha256(file) if hashes else "")
+        log = cls(file, member, bytes=_size(file), problem=problem, sha256=sha256(file) if hashes else "")
         if content is not None:
             log.formats, log.lines, log.unread = " ".join(content.formats), content.lines, content.unread
             log.records = sum(map(len, content.tables.values()))
@@ -90,7 +90,10 @@ def _said(rows: Rows | None) -> dict[str, str | int | float]:
         known = {value for value in values.tolist() if value is not None and value == value}  # noqa: PLR0124
         if len(known) == 1:
             value = known.pop()
-            found[name] = int(value) if isinstance(value, float) and value.is_integer() else value
+            if isinstance(value, int | float) and abs(value) < 2**53:  # and beyond, a table holds it as a float
+                found[name] = int(value) if value == int(value) else value
+            else:
+                found[name] = float(value) if isinstance(value, int) else value
     return found
 
 
@@ -272,7 +275,8 @@ def _is_plain(file: str) -> bool:
         return False
 
 
-def _sha256(file: str) -> str:
+def sha256(file: str) -> str:
+    """Return the hash of a file, as far as it can be read."""
     digest = hashlib.sha256()
     with suppress(OSError), open(file, "rb") as stream:
         while data := stream.read(1 << 20):

@@ -19,10 +19,12 @@ import yaml
 from hpcbench.errors import RunError
 from hpcbench.formats import known
 from hpcbench.metrics import COLUMNS, RESERVED
+from hpcbench.parse.files import sha256
 from hpcbench.run import Run
 
 _ALWAYS = ("stdout.log", "stderr.log", "perf.txt", "exit.json")  # what a job script leaves beside the benchmark's logs
 _PARAMETER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")  # it becomes part of the names of columns and figures
+_LEAST = 1024  # bytes of a log that is the same as another only if it is a copy
 _ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9]*$")
 _KIND = re.compile(r"(?<=.)(?:[._-](?:log|txt|out|err|stdout|stderr|perf|time))+$")  # which log of a case a file is
 
@@ -40,6 +42,7 @@ class Source:
     parameters: dict[str, Any] = field(default_factory=dict)
     parameters_from: str = ""
     repeat: int = 1
+    copy_of: str = ""
     said: Mapping[str, Any] = field(default_factory=dict)  # parameters that the log itself gives
     formats: list[str] = field(default_factory=list)
     records: int = 0
@@ -202,7 +205,9 @@ def name_cases(sources: Sequence[Source], pattern: re.Pattern[str] | None) -> No
         name = names.get(source.shown) or _stem(source.shown)
         cases.setdefault("-".join(words) or name.rstrip("/").rpartition("/")[2], []).append(source)
     for case, members in cases.items():
-        for repeat, part in enumerate(_repeats(members), 1):
+        _mark_copies(members)
+        own = [source for source in members if not source.copy_of]
+        for repeat, part in enumerate(_repeats(own), 1):
             for source in part:
                 source.case, source.repeat = case if repeat == 1 else f"{case}-r{repeat}", repeat
 
@@ -214,12 +219,14 @@ def _name_by_what_differs(sources: Sequence[Source], parts: Sequence[str]) -> fr
     names of parameters that are the same everywhere.
     """
     said: dict[str, dict[str, Any]] = {}
+    formats: dict[str, str] = {}
     for source, part in zip(sources, parts, strict=True):
         if source.said:
             said.setdefault(part, {}).update(source.said)
-    shared = [name for name in next(iter(said.values()), {}) if all(name in each for each in said.values())]
-    same = frozenset(name for name in shared if len({str(each[name]) for each in said.values()}) == 1)
-    points = {part: tuple(str(each[name]) for name in shared) for part, each in said.items()}
+            formats.setdefault(part, source.formats[0] if source.formats else "")
+    shared = _shared(said, formats)
+    same = frozenset(name for name in shared if len({str(each.get(name)) for each in said.values()}) == 1)
+    points = {part: tuple(str(each.get(name)) for name in shared) for part, each in said.items()}
     paths = _varying(parts)
     # a path that says again what its log says is no axis of its own: bs256 beside a batch of 256
     values: dict[str, dict[tuple[str, ...], set[str]]] = {}
@@ -231,11 +238,37 @@ def _name_by_what_differs(sources: Sequence[Source], parts: Sequence[str]) -> fr
         name for name, of_point in values.items() if differ and all(len(each) == 1 for each in of_point.values())
     }
     for source, part, path in zip(sources, parts, paths, strict=True):
-        own = {name: said[part][name] for name in shared} if part in said else {}
+        own = {name: said[part][name] for name in shared if name in said.get(part, ())}
         rest = {name: value for name, value in path.items() if name not in explained and name not in own}
         source.parameters |= own | rest
         source.parameters_from = " and ".join([*(["header"] if own else []), *(["path"] if rest else [])])
     return same
+
+
+def _shared(said: Mapping[str, Mapping[str, Any]], formats: Mapping[str, str]) -> list[str]:
+    """Return the parameters that logs of every format say; one that was cut short may lack what others of its say."""
+    counts: dict[str, Counter[str]] = {}
+    for part, values in said.items():
+        counts.setdefault(formats[part], Counter()).update(list(values))
+    logs = Counter(formats[part] for part in said)
+    usual = [[name for name, count in each.items() if 2 * count >= logs[form]] for form, each in counts.items()]
+    return [name for name in usual[0] if all(name in names for names in usual)] if usual else []
+
+
+def _mark_copies(sources: Sequence[Source]) -> None:
+    """Mark the logs of a case that are another one, byte for byte: a file that was copied is no repeat of a run.
+
+    What is very short may be the same by chance.
+    """
+    alike: dict[tuple[int, int, int], list[Source]] = {}
+    for source in sources:
+        if source.bytes >= _LEAST and source.shown == shown_path(source.path):
+            alike.setdefault((source.bytes, source.lines, source.records), []).append(source)
+    for several in alike.values():
+        first: dict[str, Source] = {}
+        for source in several if len(several) > 1 else ():
+            original = first.setdefault(sha256(source.path), source)
+            source.copy_of = "" if original is source else original.shown
 
 
 def _read_sidecars(sources: Sequence[Source]) -> None:

@@ -83,19 +83,25 @@ def members(file: Path) -> Iterator[Member]:
 def _opener(file: Path, kind: str) -> Callable[[], _Bounded]:
     def unpacked() -> _Bounded:
         raw: Any = file.open("rb")
-        if kind == "gz":
-            return _Bounded(gzip.GzipFile(fileobj=raw).read1, raw.tell, raw, 64 * _PIECE)
-        if kind == "xz":
-            return _Bounded(lzma.LZMAFile(raw).read1, raw.tell, raw, 64 * _PIECE)
-        if kind == "bz2":
-            return _Bounded(bz2.BZ2File(raw).read1, raw.tell, raw, 64 * _PIECE)
-        if kind == "zst":
-            import pyarrow as pa
-
-            return _Bounded(pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd").read, raw.tell, raw)
-        return _Bounded(raw.read, raw.tell, raw, STRETCH)
+        if not kind:
+            return _Bounded(raw.read, raw.tell, raw, STRETCH)
+        return _Bounded(_unpacker(raw, kind), raw.tell, raw, _PIECE if kind == "zst" else 64 * _PIECE)
 
     return unpacked
+
+
+def _unpacker(raw: Any, kind: str) -> Callable[[int], bytes]:
+    """Return what reads a packed stream."""
+    if kind == "gz":
+        return gzip.GzipFile(fileobj=raw).read1
+    if kind == "xz":
+        return lzma.LZMAFile(raw).read1
+    if kind == "bz2":
+        return bz2.BZ2File(raw).read1
+    import pyarrow as pa
+
+    read: Callable[[int], bytes] = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd").read
+    return read
 
 
 class _Given:
@@ -156,6 +162,34 @@ class _Bounded(io.RawIOBase, BinaryIO):
         super().close()
 
 
+class _Again(io.RawIOBase):
+    """A stream of which the first bytes were read already."""
+
+    def __init__(self, head: bytes, stream: Any) -> None:
+        self._head, self._stream = head, stream
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        if self._head:
+            data, self._head = (self._head, b"") if size < 0 else (self._head[:size], self._head[size:])
+            return data
+        more: bytes = self._stream.read(size)
+        return more
+
+
+def _bounded_member(stream: Any, taken: Callable[[], int], given: _Given) -> _Bounded:
+    """Open a file of an archive, which may itself be packed."""
+    try:
+        head = stream.read(8)
+        kind = next((name for magic, name in _PACKED if head.startswith(magic)), "")
+        again = _Again(head, stream)
+        return _Bounded(_unpacker(again, kind) if kind else again.read, taken, stream, given=given)
+    except _DAMAGE as error:
+        raise UnreadableError(f"damaged: {error}") from None
+
+
 def _peek(open_stream: Callable[[], IO[bytes]], size: int) -> bytes:
     try:
         with open_stream() as stream:
@@ -181,7 +215,7 @@ def _zip_members(file: Path) -> Iterator[Member]:
                     stream: Any = archive.open(each)
                 except _DAMAGE as error:
                     raise UnreadableError(f"damaged: {error}") from None
-                return _Bounded(stream.read1, lambda: size, stream, given=given)
+                return _bounded_member(stream, lambda: size, given)
 
             return unpacked
 
@@ -196,7 +230,7 @@ def _tar_members(open_packed: Callable[[], _Bounded]) -> Iterator[Member]:
             given = _Given()
 
             def opener(content: Any) -> Callable[[], IO[bytes]]:
-                return lambda: _Bounded(content.read1, stream.taken, content, given=given)
+                return lambda: _bounded_member(content, stream.taken, given)
 
             for each in archive:
                 content = archive.extractfile(each) if each.isfile() else None

@@ -44,6 +44,7 @@ def assemble(
             "benchmark": source.description.get("benchmark", ""),
             "repeat": source.repeat,
             "parameters_from": source.parameters_from,
+            "copy_of": source.copy_of,
         }
         for source in sources
     ]

@@ -407,3 +407,30 @@ def test_no_values_have_no_spread():
     assert math.isnan(spread.over_repeats)
     assert math.isnan(Spread((1.0,), 1, math.nan).over_repeats)
     assert math.isnan(Spread((math.inf, math.inf), 2, math.nan).over_repeats)
+
+
+def test_parameters_that_vary_together_are_one_axis(tmp_path):
+    for gpus, batch in ((1, 32), (2, 64), (4, 128)):
+        written.case(tmp_path / f"g{gpus}", written.records(*written.steps([9, 8 / gpus, 8 / gpus])),
+                     parameters={"batch": batch, "gpus": gpus}, benchmark="")  # fmt: skip
+    [comparison] = compare(parse(tmp_path))
+    assert comparison.baseline == {"batch": 32, "gpus": 1}
+    assert [row.ratio.speedup for row in comparison.rows] == pytest.approx([1, 2, 4])
+    assert [row.ratio.efficiency for row in comparison.rows] == pytest.approx([1, 1, 1])
+
+
+def test_requests_that_succeeded_are_reduced_to_their_means(tmp_path):
+    requests = [
+        {"record": "request", "started": 10.0 + at, "finished": 12.0 + 2 * at, "ttft": 0.5, "latency": 2.0 + at,
+         "output_tokens": 100, "error": "" if at < 3 else "status 500"}
+        for at in range(4)
+    ]  # fmt: skip
+    written.case(
+        tmp_path / "a", written.records(*requests), benchmark="serve", headline=["latency_mean", "ttft_median"]
+    )
+    [comparison] = compare(parse(tmp_path))
+    [row] = comparison.rows
+    assert row.metrics["latency_mean"].mean == 3.0
+    assert row.metrics["latency_mean"].over_steps == 1.0
+    assert row.metrics["latency_mean"].steps == 3
+    assert row.metrics["ttft_median"].mean == 0.5

@@ -60,9 +60,18 @@ def test_workers_know_it_too(folder):
     ("^it ", "^(it) ", r"mine.yaml:5: pattern: .* for a group that is no column"),
     ("^it ", "^[it ", r"mine.yaml:5: pattern: "),
     ("table: steps,", "table: steps, weak: true,", r"mine.yaml:4: every line is weak"),
+    ("<step_time ms>", "<step_tim ms>", r"mine.yaml:5: column 'step_tim': did you mean 'step_time'\?"),
+    ("warmup: 1", "kind: trainning", r"mine.yaml:3: kind: .*'training', 'inference', 'evaluation' or 'system'"),
     ("warmup: 1", "warm_up: 1", r"mine.yaml:3: unknown key 'warm_up'; did you mean 'warmup'"),
 ])  # fmt: skip
 def test_a_mistake_is_named_with_its_line(folder, old, new, said):
     write(folder, FORMAT.replace(old, new))
     with pytest.raises(ConfigError, match=said):
         parse("a.log")
+
+
+def test_a_format_of_ones_own_can_say_parameters(folder):
+    write(folder, f"{FORMAT}  - {{table: parameters, pattern: '^global batch <batch:int>$'}}\n")
+    for name, batch in (("a", 64), ("b", 128)):
+        (folder / f"{name}.log").write_text(f"global batch {batch}\n{LOG}")
+    assert list(parse("a.log", "b.log").sources.batch) == [64, 128]

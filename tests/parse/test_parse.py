@@ -5,7 +5,9 @@ import stat
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import toy
 import written
 
 import hpcbench
@@ -522,6 +524,34 @@ def test_repeats_of_what_logs_say_are_repeats(tmp_path):
     cases = parse(tmp_path).cases
     assert sorted(zip(cases.micro_batch, cases.repeat, strict=True)) == [(4, 1), (4, 2), (4, 3), (8, 1), (8, 2), (8, 3)]
     assert sorted(cases.case)[0] == "micro_batch4"
+
+
+def test_a_copy_of_a_log_is_no_repeat(tmp_path):
+    text = written.llmc(range(10, 60))
+    for name, content in {"run1": text, "run2": text, "run3": text.replace("10.0", "11.0")}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "bs4.log").write_text(content)
+        (tmp_path / name / "bs8.log").write_text(text.replace("20.0", f"2{name[-1]}.0"))
+    metrics = parse(tmp_path)
+    copies = metrics.sources[metrics.sources.copy_of != ""]
+    assert [(row.path, row.copy_of) for row in copies.itertuples()] == [
+        (str(tmp_path / "run2" / "bs4.log"), str(tmp_path / "run1" / "bs4.log"))
+    ]
+    assert sorted(metrics.cases.bs) == [4, 4, 8, 8, 8]
+    done = toy.hpcbench("parse", str(tmp_path), cwd=tmp_path)
+    assert f"{copies.path.iloc[0]} is a copy of {copies.copy_of.iloc[0]}: not counted" in done.stdout
+
+
+def test_ranks_that_take_turns_without_saying_who_they_are_are_no_restarts(tmp_path):
+    turns = [rank + step for step in range(0, 60, 3) for rank in (0, 1, 2, 0, 1, 2, 0, 1, 2)]
+    again = [0, 1, 2, 3, 4, 5, 3, 4, 5, 6, 7, 5, 6, 7, 8, 9]
+    loop = [0, 1, 2] * 8
+    found = []
+    for name, steps in {"turns": turns, "again": again, "loop": loop}.items():
+        (tmp_path / name).write_text("".join(f"step {s}: train loss 3.100000 (took 9.100000 ms)\n" for s in steps))
+        found.append(parse(tmp_path / name, cache=False).steps.attempt.max())
+    assert np.isnan(found[0])
+    assert found[1:] == [3, 8]
 
 
 def test_a_perf_file_has_the_parameters_of_the_log_beside_it(tmp_path):

@@ -74,6 +74,22 @@ def said(metrics):
 
 
 @pytest.mark.parametrize("kind", PACK)
+@pytest.mark.parametrize("archive", ["tar", "tar.gz", "zip"])
+def test_a_packed_log_in_an_archive_is_read(tmp_path, kind, archive):
+    make = {"tar": tar, "tar.gz": lambda *members: gzip.compress(tar(*members)), "zip": zipped}[archive]
+    members = [(f"a.log.{kind}", PACK[kind](LOG.encode())), ("b.log", LOG.encode()), ("empty.log", b"")]
+    metrics = read(tmp_path, make(*members), f"logs.{archive}")
+    assert steps(metrics) == STEPS * 2
+    assert [row[0] for row in said(metrics)] == [f"a.log.{kind}", "b.log", "empty.log"]
+
+
+def test_a_packed_log_in_an_archive_that_is_cut_keeps_what_came_before(tmp_path):
+    metrics = read(tmp_path, tar(("a.log.gz", gzip.compress(LONG.encode())[:-40_000]), ("b.log", LOG.encode())))
+    assert 100 < len(metrics.steps) - len(STEPS) < 9000
+    assert list(metrics.sources.unread) == [2, 0]  # the end, and the line that it cuts
+
+
+@pytest.mark.parametrize("kind", PACK)
 @pytest.mark.parametrize("name", ["a.log", "a.log.packed"])
 def test_a_packed_log_is_read_whatever_its_name_is(tmp_path, kind, name):
     packed = PACK[kind](LOG.encode())
