@@ -41,6 +41,7 @@ COLUMNS: dict[str, Column] = {
     "tokens_per_second_per_device": Column("tokens per second and device", "tokens/s", "higher"),
     "flops_per_second_per_device": Column("FLOP per second and device", "FLOP/s", "higher"),
     "mean_samples_per_second": Column("samples per second since the start", "samples/s", "higher"),
+    "train_samples_per_second": Column("samples per second of the whole training", "samples/s", "higher"),
     "requests_per_second": Column("requests per second", "requests/s", "higher"),
     "output_tokens_per_second": Column("output tokens per second", "tokens/s", "higher"),
     "total_tokens_per_second": Column("tokens per second, input and output", "tokens/s", "higher"),

@@ -29,7 +29,9 @@ SCALING = frozenset(
 # What logs that name no benchmark are compared by, best first, and what such a comparison is called.
 _SPEEDS = ("step_time", "tokens_per_second", "samples_per_second", "tokens_per_second_per_device")
 _HEADLINES: dict[str, tuple[str, ...]] = {
-    "training": (*_SPEEDS, "mean_samples_per_second", "duration", "wall_time", "validation_loss"),
+    "training": (
+        *_SPEEDS, "mean_samples_per_second", "train_samples_per_second", "duration", "wall_time", "validation_loss",
+    ),
     "inference": (
         "output_tokens_per_second", "tokens_per_second", "samples_per_second", "requests_per_second", "ttft_mean",
         "tpot_mean", "latency_mean", "ttft_median", "tpot_median", "latency_median", "total_tokens_per_second",
