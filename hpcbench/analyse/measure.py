@@ -26,6 +26,7 @@ PARTS = (
 )  # fmt: skip
 # Times of a request. What the server says it took is not what a client waited.
 _TIMES = ("ttft", "tpot", "latency", "server_ttft", "server_latency")
+_SINCE_START = frozenset({"mean_samples_per_second"})  # a mean already: its last value is that of the run
 _OF_TRAINING = frozenset({"training", "train", "validation", "test", "prediction"})
 # What the program says of itself comes first, then other logs, then what was measured around it all.
 _RANKS = {"hpcbench-records": 0, "hpcbench-exit": 2}
@@ -64,6 +65,8 @@ def _over_steps(steps: pd.DataFrame, name: str, source: str) -> Measured | None:
     known = np.isfinite(values)
     if not known.any():
         return None
+    if name in _SINCE_START:
+        return Measured(float(values[known][-1]), math.nan, 0, source)
     mean = float(values[known].mean())
     if COLUMNS[name].unit.endswith("/s"):
         times = steps["step_time"].to_numpy(dtype=float)

@@ -40,6 +40,8 @@ _HEADLINES: dict[str, tuple[str, ...]] = {
     "evaluation": ("wall_time", "accuracy"),
     "system": ("wall_time", "user_time", "max_memory"),
 }  # fmt: skip
+# What says less: it includes what is not steady. It is compared where there are not three others.
+_LESSER = frozenset({"mean_samples_per_second", "train_samples_per_second", "duration", "wall_time", "validation_loss"})
 _HEADLINES[""] = tuple(dict.fromkeys(name for names in _HEADLINES.values() for name in names))
 _TITLES = {"training": "Training", "inference": "Inference", "evaluation": "Evaluation", "system": "Programs"}
 _KINDS = ["", *_TITLES]
@@ -201,8 +203,8 @@ def _headline(
     if chosen := tuple(name for name in wanted if counts[name]):
         return chosen
     usual = [name for name in _HEADLINES[kind] if counts[name]]
-    most = sorted(usual, key=lambda name: (not COLUMNS[name].is_speed, -counts[name], usual.index(name)))[:3]
-    return tuple(name for name in usual if name in most)
+    most = sorted(usual, key=lambda name: (name in _LESSER, -counts[name], usual.index(name)))[:3]
+    return tuple(sorted(most, key=lambda name: (not COLUMNS[name].is_speed, usual.index(name))))
 
 
 def _points(
