@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hpcbench.formats import Block, Each, Format, Reading, Record
-from hpcbench.formats.usage import Text, counters, measured, number, number_parts, statistic
+from hpcbench.formats.measurements import Text, counters, measured, number, number_parts, statistic
 
 _TOTALS = {  # one number each, under "avg"
     "request_throughput": "requests_per_second",

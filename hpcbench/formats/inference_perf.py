@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpcbench.formats import Format, Reading, Record
-from hpcbench.formats.usage import Text, counters, measured, number, number_parts, parameters, statistic
+from hpcbench.formats.measurements import Text, counters, measured, number, number_parts, parameters, statistic
 
 _MEASURED = {  # seconds
     "request_latency": "latency",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpcbench.formats import Block, Each, Format, Reading, Record, in_si
-from hpcbench.formats.usage import Text, counters, number, number_parts, parameters, unit_of
+from hpcbench.formats.measurements import Text, counters, number, number_parts, parameters, unit_of
 
 _TEST = re.compile(r"(pp|tg) ?(\d+)(?:\+tg ?(\d+))?(?: @ d(\d+))?")
 _SPEED = re.compile(r"(\d+\.\d\d) ± (\d+\.\d\d)")

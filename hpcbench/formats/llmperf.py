@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from hpcbench.formats import Format, Reading, Record
-from hpcbench.formats.usage import Text, counters, measured, number, number_parts, parameters, statistic
+from hpcbench.formats.measurements import Text, counters, measured, number, number_parts, parameters, statistic
 
 _TOTALS = {
     "num_concurrent_requests": "max_concurrency",

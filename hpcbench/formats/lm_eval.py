@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hpcbench.formats import PRECISIONS, Block, Each, Format, Reading, Record
-from hpcbench.formats.usage import Text, counters, number, parameters
+from hpcbench.formats.measurements import Text, counters, number, parameters
 
 _OUTER = ("config", "configs", "config_general", "config_tasks", "n-shot", "versions", "table_results")
 _GROUPS = {"stem", "humanities", "social_sciences", "other"}  # of MMLU

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from hpcbench.formats import PARAMETERS, Block, Each, Format, Reading, Record, in_si
-from hpcbench.formats.usage import counters, number, number_parts, parameters, unit_of
+from hpcbench.formats.measurements import counters, number, number_parts, parameters, unit_of
 
 _COUNTS = {
     "Samples per second": "samples_per_second",

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from hpcbench.formats import Block, Format, Reading, Record, in_si, stamp
-from hpcbench.formats.usage import Text, number, parameters
+from hpcbench.formats.measurements import Text, number, parameters
 
 _COLUMNS = {  # all measured by the server; the total includes loading the model
     "prompt_eval_count": "input_tokens",

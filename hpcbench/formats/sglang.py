@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpcbench.formats import Block, Each, Format, Reading, Record
-from hpcbench.formats.usage import Text, number_parts
+from hpcbench.formats.measurements import Text, number_parts
 from hpcbench.formats.vllm import TITLE, arguments, console, details, summary
 
 

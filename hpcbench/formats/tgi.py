@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from hpcbench.formats import PARAMETERS, Block, Format, Line, Reading, Record, in_si
-from hpcbench.formats.usage import counters, statistic
+from hpcbench.formats.measurements import counters, statistic
 
 _STATISTICS = {"Average": "mean", "Lowest": "min", "Highest": "max"}
 _STEPS = {

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpcbench.formats import Block, Each, Format, Reading, Record
-from hpcbench.formats.usage import Text, counters, measured, number, number_parts, parameters, statistic
+from hpcbench.formats.measurements import Text, counters, measured, number, number_parts, parameters, statistic
 
 # --- the block, which SGLang's `bench_serving` took over and extended ---
 

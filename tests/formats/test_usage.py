@@ -3,7 +3,7 @@ import json
 import pytest
 import written
 
-from hpcbench.formats.usage import Text, unit_of
+from hpcbench.formats.measurements import Text, unit_of
 from hpcbench.parse.content import read_bytes, records
 
 
