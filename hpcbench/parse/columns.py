@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ from hpcbench.formats import FACTORS, POWERS, Column, Line, duration, in_si, siz
 from hpcbench.rows import Array, objects
 
 _MANY = 200  # rows from which a reader of CSV converts them
+_DECIMAL = re.compile(rb"(-?)(\d+)(?:\.(\d+))?(?:[eE](?:(-)|\+)?(\d\d?))?")
+_EXACT = 15  # digits of which every number is a float
+_TENS = np.array([float(10**power) for power in range(23)])  # those that are floats exactly
 
 
 def convert(rows: list[Any], part: Line) -> tuple[list[Array], Array | None]:
@@ -24,11 +28,15 @@ def convert(rows: list[Any], part: Line) -> tuple[list[Array], Array | None]:
     good = None
     if columns is None:
         columns, good = _one_by_one(rows, part)
-    for index, column in enumerate(part.columns):
-        if column.name in part.unknown:
-            unknown = in_si(repr(part.unknown[column.name]), column.unit)
-            columns[index][columns[index] == unknown] = np.nan
+    forget_unknown(columns, part)
     return columns, good
+
+
+def forget_unknown(columns: Sequence[Array], part: Line) -> None:
+    """Make NaN of the numbers that a program prints when it does not know."""
+    for values, column in zip(columns, part.columns, strict=True):
+        if column.name in part.unknown:
+            values[values == in_si(repr(part.unknown[column.name]), column.unit)] = np.nan
 
 
 def _one_by_one(rows: list[Any], part: Line) -> tuple[list[Array], Array | None]:
@@ -125,3 +133,49 @@ def _value(text: bytes, kind: str, unit: str) -> float:
     if kind == "thousands":
         text = text.replace(b",", b"")
     return in_si(text, unit)
+
+
+def from_digits(digits: Array, start: int, match: re.Match[bytes], part: Line) -> list[Array] | None:
+    """Turn lines that differ from a matched one in nothing but digits into columns; None if a number is not plain.
+
+    The matched line begins at `start`. The digits that stand `place` letters from where the lines begin have the
+    values ``digits[place // 8, place % 8 :: 8]``. A column that all lines leave out has one value.
+    """
+    columns = []
+    for index, column in enumerate(part.columns, 1):
+        if not match[index]:  # left out
+            columns.append(np.array([np.nan]))
+            continue
+        number = _DECIMAL.fullmatch(match[index])
+        values = _decimals(digits, match.start(index) - start, number, column.unit) if number else None
+        if values is None:
+            return None
+        columns.append(values)
+    return columns
+
+
+def _decimals(digits: Array, at: int, number: re.Match[bytes], unit: str) -> Array | None:
+    """Return the numbers that stand where one like them stands, as `in_si` reads them.
+
+    Both their digits and the power of ten are floats exactly, so that there is one rounding; else give None.
+    """
+
+    def whole(*groups: int) -> Array:
+        value = np.zeros(digits.shape[1] // 8, np.int64)
+        for place in (at + place for group in groups for place in range(*number.span(group))):
+            value *= 10
+            value += digits[place // 8, place % 8 :: 8]
+        return value
+
+    minus, integer, fraction, minus_power, exponent = number.groups(b"")
+    shift = POWERS.get(unit, 0)
+    power = np.array([-len(fraction) if exponent else shift - len(fraction)])
+    if exponent:
+        power = power - whole(5) if minus_power else power + whole(5)
+    if len(integer + fraction) > _EXACT or np.abs(power).max() >= len(_TENS):
+        return None
+    values = whole(2, 3) / _TENS[np.maximum(-power, 0)] * _TENS[np.maximum(power, 0)]
+    if exponent and shift:  # which `in_si` rounds twice
+        values *= 10.0**shift
+    values *= FACTORS.get(unit, 1)
+    return np.asarray(-values if minus else values)

@@ -21,6 +21,7 @@ import numpy as np
 
 from hpcbench import formats
 from hpcbench.formats import Block, Each, Format, Line, Reading
+from hpcbench.parse.alike import read_alike
 from hpcbench.parse.columns import convert
 from hpcbench.parse.streams import without_colours
 from hpcbench.parse.text import BEFORE, Text, find_all, shown_line
@@ -160,30 +161,11 @@ class Scanner:
         return self._databases[without]
 
     def _read_lines(self, piece: Piece, text: Text, number: int, part: Line, ends: Sequence[int]) -> None:
-        regex = part.regex
-        starts: list[int] = []
-        pieces: list[bytes] = []
-        lengths: list[int] = []
-        if len(ends) > 64 and len(text.data) < len(ends) * _DENSE and text.longest_line < BEFORE:
-            data = text.data
-            windows = len(ends)
-        else:
-            starts, pieces = text.windows(ends)
-            data = b"\n".join(pieces)
-            lengths = [len(each) + 1 for each in pieces]
-            windows = len(starts)
-        rows: list[Any] = regex.findall(data)
-        # each match holds an anchor of its own: as many of both are pairs, in order
-        begins = None
-        if len(rows) == len(ends):
-            at = np.asarray(ends)
-            begins = np.asarray(starts) if len(starts) == len(ends) else None
-        else:
-            rows, at = _pairs(regex, data, starts, lengths)
-        if regex.groups == 1:
-            rows = [(each,) for each in rows]
-        elif regex.groups == 0:
-            rows = [()] * len(rows)
+        dense = len(ends) > 64 and len(text.data) < len(ends) * _DENSE and text.longest_line < BEFORE
+        alike = read_alike(text, part, ends) if dense else None
+        left = ends if alike is None else alike.left
+        rows, at, begins, pieces = _matches(part.regex, text, left, whole=dense and alike is None)
+        paired = len(rows) == len(left)
         if rows and text.cut and text.data.find(b"\n", int(at[-1])) < 0 and _cut_short(part, rows[-1], text.data):
             rows, at = rows[:-1], at[:-1]
             begins = None if begins is None else begins[:-1]
@@ -191,12 +173,16 @@ class Scanner:
         if good is not None:
             at = at[good]
             begins = None if begins is None else begins[good]
+        diverged = _diverged(text, at, columns, rows, good, part)
+        if alike is not None:
+            begins = text.starts_of(at) if begins is None else begins
+            at, begins, columns = alike.joined(at, begins, columns, paired=paired)
         line = text.line_of(at)
         if len(line):
-            found = Found(line, columns, diverged=_diverged(line, columns, rows, good, part))
+            found = Found(line, columns, diverged=diverged)
             names = [column.name for column in part.columns]
             if part.table == "events" and "message" not in names and "message" not in part.constants:
-                whole = pieces if len(starts) == len(at) == len(ends) else None
+                whole = pieces if len(pieces) == len(at) == len(ends) else None
                 places = at.tolist()
                 found.extra["message"] = objects([
                     shown_line(whole[index]) if whole and len(whole[index]) < 500 else text.line_at(place)
@@ -209,7 +195,7 @@ class Scanner:
             piece.found[number] = found
             piece.first[number] = (int(line[0]), text.line_at(int(at[0])))
         # a line that holds the anchor twice may be two that were written at once, of which one was read
-        missed = max(windows, len(ends)) - len(line)
+        missed = len(ends) - len(line)
         if missed > 0 and not part.loose:
             piece.unread[number] = missed
             piece.first_unread[number] = _first_unread(text, ends, line)
@@ -295,6 +281,30 @@ def _cut_short(part: Line, row: tuple[bytes, ...], data: bytes) -> bool:
     return row[last][-1:] in b".0123456789" and data.endswith(row[last])
 
 
+def _matches(
+    regex: re.Pattern[bytes], text: Text, ends: Sequence[int], *, whole: bool
+) -> tuple[list[tuple[bytes, ...]], Array, Array | None, list[bytes]]:
+    """Match the whole stretch, or the lines of hits: the groups, where each match is, and what is known of its line.
+
+    That is where lines begin, if each holds one hit and one match, and the lines that were looked at.
+    """
+    starts, pieces = ([], []) if whole else text.windows(ends)
+    data = text.data if whole else b"\n".join(pieces)
+    rows: list[Any] = regex.findall(data)
+    begins = None
+    # each match holds an anchor of its own: as many of both are pairs, in order
+    if len(rows) == len(ends):
+        at = np.asarray(ends, dtype=np.int64)
+        begins = np.asarray(starts, dtype=np.int64) if len(starts) == len(ends) else None
+    else:
+        rows, at = _pairs(regex, data, starts, [len(each) + 1 for each in pieces])
+    if regex.groups == 1:
+        rows = [(each,) for each in rows]
+    elif regex.groups == 0:
+        rows = [()] * len(rows)
+    return rows, at, begins, pieces
+
+
 def _pairs(
     regex: re.Pattern[bytes], data: bytes, starts: Sequence[int], lengths: Sequence[int]
 ) -> tuple[list[Any], Array]:
@@ -316,15 +326,17 @@ def _pairs(
     return rows, positions
 
 
-def _diverged(line: Array, columns: list[Array], rows: list[Any], good: Array | None, part: Line) -> int | None:
+def _diverged(
+    text: Text, at: Array, columns: list[Array], rows: list[Any], good: Array | None, part: Line
+) -> int | None:
     """Return the first line that printed a loss which is no finite number."""
     names = [column.name for column in part.columns]
-    if part.table != "steps" or "loss" not in names:
+    if part.table != "steps" or "loss" not in names or not rows:
         return None
     index = names.index("loss")
-    for at in np.flatnonzero(~np.isfinite(columns[index])).tolist():
-        if rows[at if good is None else int(good[at])][index]:  # printed, not left out
-            return int(line[at])
+    for place in np.flatnonzero(~np.isfinite(columns[index])).tolist():
+        if rows[place if good is None else int(good[place])][index]:  # printed, not left out
+            return int(text.line_of(at[place : place + 1])[0])
     return None
 
 

@@ -60,6 +60,11 @@ class Text:
             return np.asarray(self._begins[np.searchsorted(self._begins, at - 1, side="right") - 1])
         return np.array([self.data.rfind(b"\n", 0, max(0, each - 1)) + 1 for each in at.tolist()], dtype=np.int64)
 
+    def lines_of(self, at: Array) -> tuple[Array, Array]:
+        """Return where the lines of positions begin, and how long they are, their ends included."""
+        index = np.searchsorted(self._begins, at - 1, side="right") - 1
+        return self._begins[index], np.diff(self._begins, append=len(self.data))[index]
+
     def windows(self, ends: Sequence[int]) -> tuple[list[int], list[bytes]]:
         """Return where the lines of anchors begin, and their bytes; long ones are clipped."""
         data, starts, pieces, stop = self.data, [], [], -1
@@ -77,11 +82,11 @@ class Text:
             pieces.append(data[start:stop])
         return starts, pieces
 
-    def _letters(self, starts: Array, width: int) -> Array:
-        """Return the bytes from each start on, one row each; `width` is a multiple of 8."""
+    def letters(self, starts: Array, width: int) -> Array:
+        """Return the bytes from each start on, one row each; blanks where the text ends before."""
         padded = self._padded
-        words = np.ndarray(len(padded) - 7, "<u8", padded, strides=(1,))  # every place as a number of 8 bytes
-        return np.stack([words[starts + at] for at in range(0, width, 8)], axis=1).view(np.uint8)
+        places = np.ndarray(len(padded) - width + 1, f"V{width}", padded, strides=(1,))  # all there are
+        return places[np.minimum(starts, len(places) - 1)].view(np.uint8).reshape(-1, width)
 
     @cached_property
     def _padded(self) -> bytes:
@@ -95,27 +100,28 @@ class Text:
         match = _STAMP.match(self.data, int(starts[0]))
         if match is None:
             return None
-        letters = self._letters(starts + (match.start(1) - int(starts[0])), 24)
+        stamps = self.letters(starts + (match.start(1) - int(starts[0])), 24)
+        letters = stamps.T.copy()  # numpy is faster over long rows
         digits = letters - np.uint8(48)  # what is no digit is above 9
-        good = (digits[:, _DIGITS] <= 9).all(axis=1) & (letters[:, [13, 16]] == 58).all(axis=1)
-        seconds = self._days(letters[:, :10]) + digits[:, _CLOCK].astype(np.int32) @ _SECONDS
-        point = (letters[:, 19] == 44) | (letters[:, 19] == 46)
-        fraction = point & (digits[:, 20:23] <= 9).all(axis=1)
-        thousandths = digits[:, 20:23].astype(np.int32) @ np.array([100, 10, 1], np.int32)
+        good = (digits[_DIGITS] <= 9).all(axis=0) & (letters[[13, 16]] == 58).all(axis=0)
+        seconds = self._days(stamps[:, :10]) + _SECONDS @ digits[_CLOCK].astype(np.int32)
+        point = (letters[19] == 44) | (letters[19] == 46)
+        fraction = point & (digits[20:23] <= 9).all(axis=0)
+        thousandths = np.array([100, 10, 1], np.int32) @ digits[20:23].astype(np.int32)
         return np.where(good, seconds + np.where(fraction, thousandths, 0) / 1000, np.nan)
 
     def ranks(self, starts: Array) -> Array | None:
         """Return the rank that a launcher says wrote each of the lines, or None where it says none."""
         if len(starts) < _FEW:
             return self._ranks(starts, range(len(starts)))
-        letters = self._letters(starts, 8)
+        letters = self.letters(starts, 8).T.copy()
         digit = letters - np.uint8(48) <= 9
-        bracket = letters[:, 0] == 91
-        possible = bracket & np.isin(letters[:, 1], (68, 82, 100, 114))  # [default0], [rank0]
+        bracket = letters[0] == 91
+        possible = bracket & np.isin(letters[1], (68, 82, 100, 114))  # [default0], [rank0]
         for width in range(1, 6):  # `12: `
-            possible |= digit[:, :width].all(axis=1) & (letters[:, width] == 58) & (letters[:, width + 1] == 32)
+            possible |= digit[:width].all(axis=0) & (letters[width] == 58) & (letters[width + 1] == 32)
         for width in range(2, 8):  # [12]
-            possible |= bracket & digit[:, 1:width].all(axis=1) & (letters[:, width] == 93)
+            possible |= bracket & digit[1:width].all(axis=0) & (letters[width] == 93)
         return self._ranks(starts, np.flatnonzero(possible).tolist())
 
     def _ranks(self, starts: Array, possible: Sequence[int]) -> Array | None:
