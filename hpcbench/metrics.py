@@ -105,6 +105,13 @@ RESERVED = frozenset({
 })  # fmt: skip
 
 
+# Kinds of events after which a program does nothing more.
+FATAL = frozenset({
+    "out_of_memory", "time_limit", "traceback", "assertion", "cancelled", "killed", "aborted", "node_failure",
+    "preempted", "nccl_error", "nccl_timeout", "cuda_error", "segmentation_fault", "bus_error", "illegal_instruction",
+    "appliance_error",
+})  # fmt: skip
+
 # States whose numbers count: foreign logs do not say how they ended (the empty state), so they count as they are.
 COUNTED = ("completed", "")
 

@@ -140,6 +140,7 @@ def main() -> None:
     arguments.add_argument("--peers", help="the Python of an environment that has polars, pandas and ReFrame-HPC")
     arguments.add_argument("--rounds", type=int, default=5)
     options = arguments.parse_args()
+    options.peers = options.peers and str(Path(options.peers).absolute())
     with tempfile.TemporaryDirectory() as folder:
         for name, size, one_in in (("dense", 180_000_000, 1), ("sparse", 270_000_000, 50)):
             log = Path(folder) / f"{name}.log"

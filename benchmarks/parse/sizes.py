@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/parse/sizes.py
 
-The small ones lie in 400 folders and have the form of llm.c, 1 kB each. They are read without a cache, into an empty one
-and unchanged, each time by a process of its own. The large one is the sparse log of `measure.py`: a record in 50 lines.
+The small ones lie in 400 folders and have the form of llm.c, 1 kB each. They are read without a cache, into an empty
+one and unchanged, each time by a process of its own. The large one is the sparse log of `measure.py`: a record in 50 lines.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def main() -> None:
             _, own, memory, count = run([sys.executable, "-c", READ, str(log), str(workers), "none"], folder)
             assert count == records, (count, records)
             size = log.stat().st_size
-            print(f"{size / 1e9:.1f} GB, {records} records, {workers} workers: {own:.2f} s, {size / own / 1e6:.0f} MB/s, "
-                  f"{memory:.0f} MB")  # fmt: skip
+            print(f"{size / 1e9:.1f} GB, {records} records, {workers} workers: ", end="")
+            print(f"{own:.2f} s, {size / own / 1e6:.0f} MB/s, {memory:.0f} MB")
 
 
 if __name__ == "__main__":

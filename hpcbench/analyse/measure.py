@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hpcbench.metrics import COLUMNS, rows
 
@@ -28,6 +29,8 @@ PARTS = (
 _TIMES = ("ttft", "tpot", "latency", "server_ttft", "server_latency")
 _SINCE_START = frozenset({"mean_samples_per_second"})  # a mean already: its last value is that of the run
 _OF_TRAINING = frozenset({"training", "train", "validation", "test", "prediction"})
+_SCORES = ("acc", "accuracy", "exact_match", "exact_match,strict-match")
+_OF_A_PROGRAM = frozenset({"wall_time", "user_time", "system_time", "max_memory"})
 # What the program says of itself comes first, then other logs, then what was measured around it all.
 _RANKS = {"hpcbench-records": 0, "hpcbench-exit": 2}
 
@@ -73,8 +76,24 @@ def _over_steps(steps: pd.DataFrame, name: str, source: str) -> Measured | None:
         both = known & np.isfinite(times)
         if both.any() and times[both].sum() > 0:
             mean = float((values[both] * times[both]).sum() / times[both].sum())
-    std = float(values[known].std(ddof=1)) if known.sum() > 1 else math.nan
-    return Measured(mean, std, int(known.sum()), source)
+        elif (values[known] > 0).all():
+            work = _work(steps["step"].to_numpy(dtype=float)[known])
+            mean = float(work.sum() / (work / values[known]).sum())
+    return Measured(mean, _deviation(values[known]), int(known.sum()), source)
+
+
+def _work(step: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how many steps each line of a log stands for: those since the line before; as many for the first."""
+    if len(step) < 2 or not (np.diff(step) > 0).all():
+        return np.ones(len(step))
+    return np.concatenate([np.diff(step)[:1], np.diff(step)])
+
+
+def _deviation(values: NDArray[np.float64]) -> float:
+    """Return the standard deviation (n - 1); equal values have none, though their mean is rounded."""
+    if len(values) < 2:
+        return math.nan
+    return 0.0 if values.min() == values.max() else float(values.std(ddof=1))
 
 
 def _measure_epochs(
@@ -92,16 +111,16 @@ def _measure_epochs(
             positions.setdefault(key, []).append(position)
     for key, own in positions.items():
         by_epoch = metrics.epochs.iloc[own].groupby("epoch")
+        whole = by_epoch.size() == by_epoch.size().max()  # of an epoch that lacks a rank nobody knows the sum
         for name, per_epoch in (
             ("duration", by_epoch["duration"].mean()),
             ("tokens_per_second", by_epoch["tokens_per_second"].sum(min_count=1)),
         ):
-            values = per_epoch.to_numpy(dtype=float)
+            values = np.where(whole, per_epoch, np.nan)
             values = values[1:] if len(values) > 1 else values
             values = values[np.isfinite(values)]
             if len(values):
-                std = float(values.std(ddof=1)) if len(values) > 1 else math.nan
-                found = Measured(float(values.mean()), std, len(values), str(sources[own[0]]))
+                found = Measured(float(values.mean()), _deviation(values), len(values), str(sources[own[0]]))
                 measured[key].setdefault((), {}).setdefault(name, found)
 
 
@@ -113,6 +132,7 @@ def _measure_counters(
     names = frozenset(COLUMNS) - {"duration"}
     counters = metrics.counters[metrics.counters["name"].isin(names) & np.isfinite(metrics.counters["value"])]
     columns = [name for name in PARTS if name in counters]
+    requests = metrics.requests["source"].value_counts().to_dict()
     found: dict[Key, list[tuple[Any, Part]]] = {}
     for row in sorted(rows(counters), key=lambda row: _RANKS.get(row.format, 1)):
         if (key := case_of.get(row.source)) is not None:
@@ -120,17 +140,25 @@ def _measure_counters(
             found.setdefault(key, []).append((row, part))
     for key, of_case in found.items():
         there: dict[str, set[Any]] = {}
+        found_here: dict[Part, dict[str, Measured]] = {}
         for _, part in of_case:
             for name, value in part:
                 there.setdefault(name, set()).add(value)
-        several: dict[tuple[Part, str, str], list[float]] = {}
+        several: dict[tuple[Part, str, str, str], list[float]] = {}
         for row, part in of_case:
             varying = tuple((name, value) for name, value in part if len(there[name]) > 1)
-            several.setdefault((varying, row.source, row.name), []).append(float(row.value))
-        for (part, source, name), values in several.items():
-            std = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-            value = Measured(float(np.mean(values)), std, len(values) - 1, source)
-            measured[key].setdefault(part, {}).setdefault(name, value)
+            several.setdefault((varying, row.source, row.name, row.format), []).append(float(row.value))
+        for (part, source, name, _), values in several.items():
+            if len(values) > 1 and name in _OF_A_PROGRAM and len(values) != requests.get(source, 0):
+                if not measured[key]:  # times of several programs, one after another
+                    for number, value in enumerate(values, 1):
+                        one = Measured(value, math.nan, 0, source)
+                        found_here.setdefault((*part, ("part", number)), {}).setdefault(name, one)
+                continue
+            value = Measured(float(np.mean(values)), _deviation(np.array(values)), len(values) - 1, source)
+            found_here.setdefault(part, {}).setdefault(name, value)
+        for part, of_part in found_here.items():
+            measured[key][part] = {**of_part, **measured[key].get(part, {})}
 
 
 def _measure_requests(
@@ -150,8 +178,8 @@ def _measure_requests(
             values = own[name].to_numpy(dtype=float)
             values = values[np.isfinite(values)]
             if len(values):
-                std = float(values.std(ddof=1)) if len(values) > 1 else math.nan
-                found.setdefault(f"{name}_mean", Measured(float(values.mean()), std, len(values), str(source)))
+                mean = Measured(float(values.mean()), _deviation(values), len(values), str(source))
+                found.setdefault(f"{name}_mean", mean)
                 median = Measured(float(np.median(values)), math.nan, len(values), str(source))
                 found.setdefault(f"{name}_median", median)
         counted = own[["started", "finished", "output_tokens"]].dropna().to_numpy(dtype=float)
@@ -170,7 +198,7 @@ def _measure_evals(
         if (key := case_of.get(row.source)) is not None:
             found = Measured(float(row.value), math.nan, 0, row.source)
             measured[key].setdefault((), {})["validation_loss"] = found
-    scores = evals[evals["metric"].isin(["acc", "accuracy"]) & ~evals["task"].isin(_OF_TRAINING)]
+    scores = evals[evals["metric"].isin(_SCORES) & ~evals["task"].isin(_OF_TRAINING)]
     for source, own in scores.groupby("source", sort=False):
         if (key := case_of.get(str(source))) is None:
             continue

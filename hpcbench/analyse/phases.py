@@ -25,6 +25,7 @@ _WORDS = {
     "programming": "programming", "validation": "validation", "checkpoint": "checkpoint",
 }  # fmt: skip
 _KINDS = tuple(f"{word}_{edge}" for word in _WORDS for edge in ("start", "end"))
+_WALL = ("wall_time", "processed_time")  # the second is Cerebras' own: from its first line to its last
 _PAUSE = 1000  # times a usual step: logs of several days in one file
 _ROUNDING = 1.001  # stamps and step times are printed with few digits
 
@@ -90,7 +91,7 @@ def by_point(metrics: Metrics, comparison: Comparison) -> list[tuple[Row, dict[s
 
 def _wall(counters: pd.DataFrame) -> float:
     """Return the wall time that something measured of a case, the longest (it includes the others), or NaN."""
-    values = counters.loc[counters["name"] == "wall_time", "value"]
+    values = counters.loc[counters["name"].isin(_WALL), "value"]
     return float(values.max()) if len(values) else math.nan
 
 

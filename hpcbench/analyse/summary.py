@@ -27,7 +27,7 @@ SCALING = frozenset(
 
 
 # What logs that name no benchmark are compared by, best first, and what such a comparison is called.
-_SPEEDS = ("step_time", "tokens_per_second", "samples_per_second", "tokens_per_second_per_device")
+_SPEEDS = ("tokens_per_second", "samples_per_second", "tokens_per_second_per_device", "step_time")
 _HEADLINES: dict[str, tuple[str, ...]] = {
     "training": (
         *_SPEEDS, "mean_samples_per_second", "train_samples_per_second", "duration", "wall_time", "validation_loss",
@@ -46,6 +46,11 @@ _HEADLINES[""] = tuple(dict.fromkeys(name for names in _HEADLINES.values() for n
 _TITLES = {"training": "Training", "inference": "Inference", "evaluation": "Evaluation", "system": "Programs"}
 _KINDS = ["", *_TITLES]
 _CONFIDENCE = 0.95
+# Axes that say how much work a step is: its time alone then says nothing about speed.
+_WORK = frozenset({
+    "batch", "micro_batch", "total_batch", "batch_size", "bs", "mbs", "gbs", "sequence_length", "seq", "seqlen",
+    "input_tokens", "output_tokens", "tokens",
+})  # fmt: skip
 # Axes whose values are different things to do, not different ways to do one thing.
 _TASKS = frozenset({"log", "scenario", "strategy", "task", "test", "part", "block"})
 
@@ -170,16 +175,23 @@ def _compare(
     states = dict(zip(keys, cases["state"], strict=True))
     points = []
     for point, members in _points(cases, keys, measured, axes):
-        counted = [measured[key].get(part, {}) for key, part in members if states[key] in COUNTED]
+        good = [member for member in members if states[member[0]] in COUNTED]
+        # of foreign logs that all end with a failure the numbers stand: many a run is measured until its time is up
+        counted = [measured[key].get(part, {}) for key, part in (good or members if kind else good)]
         spreads = {name: _spread([found[name] for found in counted if name in found]) for name in columns}
         points.append(Row(point, tuple(key for key, _ in members), len(counted), spreads))
     # of logs that only their names tell apart, those without a number say nothing beside the others
     by_name = axes[:1] == ("log",)
-    told = [row for row in points if not by_name or any(spread.values for spread in row.metrics.values())]
+    hidden = by_name or (kind and not columns)
+    told = [row for row in points if not hidden or any(spread.values for spread in row.metrics.values())]
     chosen = _baseline(axes, told, baseline, metrics.baseline.get(benchmark, {}))
+    if kind and not baseline and columns and not _WORK.isdisjoint(chosen) and not _is_rate(columns[0]):
+        chosen = {}
     own = {source for source, key in metrics.owners().items() if key in measured}
     steps = metrics.steps[metrics.steps["source"].isin(own)]
-    warm = set(steps.loc[~steps["steady"], "step"]) - set(steps.loc[steps["steady"], "step"])
+    left_out = steps[~steps["steady"]].groupby("source")["step"].agg(frozenset)
+    # where logs differ in it, no few words could say it
+    warm = left_out.iloc[0] if len(left_out) == steps["source"].nunique() and left_out.nunique() == 1 else ()
     title = next((str(run.get("title", "")) for run in metrics.runs.values() if run.get("benchmark") == benchmark), "")
     return Comparison(
         benchmark,
@@ -193,6 +205,10 @@ def _compare(
         _units(metrics, benchmark),
         len(points) - len(told),
     )
+
+
+def _is_rate(metric: str) -> bool:
+    return COLUMNS[metric].unit.endswith("/s")
 
 
 def _headline(
@@ -269,6 +285,10 @@ def _baseline(
                 there = ", ".join(dict.fromkeys(shown(str(value)) for value in values))
                 raise UsageError(f"--baseline: no case has {name}={text}; there is {there}")
             chosen[name] = match[0]
+        for group in _together(points, axes):  # what varies with it has the value that stands beside its own
+            if given := [axis for axis in group if axis in chosen]:
+                beside = next(row.point for row in points if row.point[given[0]] == chosen[given[0]])
+                chosen |= {axis: beside[axis] for axis in group if axis not in chosen}
         return chosen
     for name, value in own.items():
         if name in axes:
@@ -329,7 +349,8 @@ def _with_ratios(
     result = []
     for row in points:
         base = by_point.get(tuple(baseline.get(axis, row.point[axis]) for axis in axes))
-        if base is None or not COLUMNS[metric].is_speed:
+        unknown = any(row.point[axis] is None for axis in baseline)
+        if base is None or unknown or not COLUMNS[metric].is_speed:
             result.append(row)
             continue
         ratio = _ratio(row.metrics[metric], base.metrics[metric], lower_is_better=COLUMNS[metric].better == "lower")
@@ -338,7 +359,8 @@ def _with_ratios(
             value, here = baseline[scaling[0]], row.point[scaling[0]]
             numbers = isinstance(here, int | float) and isinstance(value, int | float)
             if numbers and min(here, value) > 0:
-                ratio = Ratio(ratio.speedup, ratio.low, ratio.high, ratio.speedup / (here / value))
+                devices = 1 if metric.endswith("_per_device") else here / value
+                ratio = Ratio(ratio.speedup, ratio.low, ratio.high, ratio.speedup / devices)
         result.append(Row(row.point, row.cases, row.completed, row.metrics, ratio, base is row))
     return result
 

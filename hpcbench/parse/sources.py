@@ -189,12 +189,12 @@ def name_cases(sources: Sequence[Source], pattern: re.Pattern[str] | None) -> No
                 found = {name: _typed(text) for name, text in match.groupdict().items() if text is not None}
                 source.parameters |= found
             source.parameters_from = "label" if source.parameters else ""
-    unlabelled = [source for source in sources if not source.parameters]
+    unlabelled = [source for source in sources if source.parameters_from != "label"]
     places = [source.shown.rpartition("/")[0] for source in unlabelled]
     kinds = [(place, kind) for place, source in zip(places, unlabelled, strict=True) for kind in _kinds(source)]
     by_folder = len(set(kinds)) == len(kinds) and (len(set(places)) > 1 or not kinds)
     alone = len(set(places)) == len(places)  # the name of the only log of a folder tells something too
-    parts = places if by_folder and not alone else [_stem(source.shown) for source in unlabelled]
+    parts = places if by_folder and not alone else _stems(unlabelled)
     same = _name_by_what_differs(unlabelled, parts)
     names = {source.shown: part for source, part in zip(unlabelled, parts, strict=True)}
     cases: dict[str, list[Source]] = {}
@@ -225,9 +225,13 @@ def _name_by_what_differs(sources: Sequence[Source], parts: Sequence[str]) -> fr
             said.setdefault(part, {}).update(source.said)
             formats.setdefault(part, source.formats[0] if source.formats else "")
     shared = _shared(said, formats)
-    same = frozenset(name for name in shared if len({str(each.get(name)) for each in said.values()}) == 1)
-    points = {part: tuple(str(each.get(name)) for name in shared) for part, each in said.items()}
+    same = frozenset(name for name in shared if len({str(each[name]) for each in said.values() if name in each}) == 1)
     paths = _varying(parts)
+    # what some log does not say would tell that log apart; where the paths say it too, they say it of all
+    lacking = {name for name in shared if not all(name in said.get(part, ()) for part in parts)}
+    lacking = {name for name in lacking if name in same or _said_by_paths(name, said, parts, paths)}
+    shared, same = [name for name in shared if name not in lacking], same - lacking
+    points = {part: tuple(str(each.get(name)) for name in shared) for part, each in said.items()}
     # a path that says again what its log says is no axis of its own: bs256 beside a batch of 256
     values: dict[str, dict[tuple[str, ...], set[str]]] = {}
     for part, path in zip(parts, paths, strict=True):
@@ -235,14 +239,36 @@ def _name_by_what_differs(sources: Sequence[Source], parts: Sequence[str]) -> fr
             values.setdefault(name, {}).setdefault(points.get(part, ()), set()).add(str(value))
     differ = len(same) < len(shared)
     explained = {
-        name for name, of_point in values.items() if differ and all(len(each) == 1 for each in of_point.values())
+        name
+        for name, of_point in values.items()
+        if differ and all(len(each) == 1 for each in of_point.values()) and not (name == "log" and _say_more(paths))
     }
     for source, part, path in zip(sources, parts, paths, strict=True):
         own = {name: said[part][name] for name in shared if name in said.get(part, ())}
-        rest = {name: value for name, value in path.items() if name not in explained and name not in own}
+        if source.parameters:  # a file beside the log comes before what the log says
+            source.parameters = own | source.parameters
+            continue
+        rest = {name: value for name, value in path.items() if name not in own and (not own or name not in explained)}
         source.parameters |= own | rest
         source.parameters_from = " and ".join([*(["header"] if own else []), *(["path"] if rest else [])])
     return same
+
+
+def _said_by_paths(
+    name: str, said: Mapping[str, Mapping[str, Any]], parts: Sequence[str], paths: Sequence[Mapping[str, Any]]
+) -> bool:
+    """Tell whether some number in the paths changes one to one with what logs say under a name."""
+    known = [
+        (str(said[part][name]), path) for part, path in zip(parts, paths, strict=True) if name in said.get(part, ())
+    ]
+    axes = paths[0].keys() - {"log"}
+    pairs = [{(value, str(path[axis])) for value, path in known} for axis in axes]
+    return any(len({a for a, _ in each}) == len({b for _, b in each}) == len(each) for each in pairs)
+
+
+def _say_more(paths: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether names differ in words, not only in numbers and single letters: they may be of different things."""
+    return len({re.sub(r"\d+|(?<![A-Za-z])[A-Za-z](?![A-Za-z])", "", str(path.get("log", ""))) for path in paths}) > 1
 
 
 def _shared(said: Mapping[str, Mapping[str, Any]], formats: Mapping[str, str]) -> list[str]:
@@ -314,6 +340,21 @@ def _sidecar(file: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _stems(sources: Sequence[Source]) -> list[str]:
+    """Return the stem of each path; where two logs of one format would have the same, the words stay that differ."""
+    stems = [_stem(source.shown) for source in sources]
+    kinds = Counter((stem, kind) for stem, source in zip(stems, sources, strict=True) for kind in _kinds(source))
+    clash = {stem for (stem, _), count in kinds.items() if count > 1}
+    whole: dict[str, set[str]] = {stem: set() for stem in clash}
+    for source, stem in zip(sources, stems, strict=True):
+        if stem in clash:
+            whole[stem].add(_ENDING.sub("", source.shown))
+    return [
+        _ENDING.sub("", source.shown) if len(whole.get(stem, ())) > 1 else stem
+        for source, stem in zip(sources, stems, strict=True)
+    ]
+
+
 def _stem(path: str) -> str:
     """Return a path without the ending of its name and the words that say which log of a case it is."""
     place, slash, name = path.rpartition("/")
@@ -354,8 +395,12 @@ def _kinds(source: Source) -> list[str]:
     return [] if is_one_of_several(source) else source.formats
 
 
-# a name and a number in a path: bs256, threads=8, lr_0.001
-_PAIR = re.compile(r"(?:(?<=[^A-Za-z])|^)([A-Za-z][A-Za-z_]*?)([=_-]?)(\d+(?:\.\d+)?)(?![A-Za-z\d])")
+# a name and a number in a path: bs256, threads=8, lr_0.001, 4gpus; in gpus4.1234567 the point is no decimal one
+_PAIR = re.compile(
+    r"(?<![A-Za-z\d])(?:([A-Za-z][A-Za-z_]*?)(?:=(\d+(?:\.\d+)?)|[_-]?(0\.\d+|\d+))|(\d+)([A-Za-z]{2,}))(?![A-Za-z\d])"
+)
+_JOB = re.compile(r"(?<![A-Za-z\d])\d{5,}(?:_\d+)?(?![A-Za-z\d])")  # what a scheduler numbers its jobs with
+_INDEX = re.compile(r"\d{1,3}")
 _REPEAT = re.compile(r"(?:(?<=[^A-Za-z])|^)(?:run|rep|repeat|trial|try)[=_-]?\d+(?![A-Za-z\d])", re.IGNORECASE)
 # numbers that tell nothing of what was run
 _NO_AXIS = frozenset({
@@ -384,21 +429,35 @@ def _varying(stems: Sequence[str]) -> list[dict[str, Any]]:
         other = text
         for name in axes:
             other = other.replace(each[name][0], "", 1)
-        other = _REPEAT.sub("", other) if axes else other  # alone, run1 and run2 may be anything
+        # alone, run1 and run2 may be anything, and so may two jobs
+        other = _JOB.sub("", _REPEAT.sub("", other)) if axes else other
         others.append(other.strip("/_-.= "))
-    if len(set(others)) > 1:
+    if len(set(others)) > 1 and not _count_repeats(found, others):
         for parameters, other in zip(found, others, strict=True):
             parameters["log"] = _typed(other)
     return found
+
+
+def _count_repeats(points: Sequence[Mapping[str, Any]], others: Sequence[str]) -> bool:
+    """Tell whether what is left of paths only counts: 0, 1, 2 or 1, 2, 3 at every point."""
+    alike = len(os.path.commonprefix(list(others)).rstrip("0123456789"))  # noqa: RUF071 - by letter
+    left = [other[alike:].strip("/_-.= ") for other in others]
+    if not all(points) or not all(_INDEX.fullmatch(other) for other in left):
+        return False
+    numbers: dict[tuple[Any, ...], list[int]] = {}
+    for point, other in zip(points, left, strict=True):
+        numbers.setdefault(tuple(point.values()), []).append(int(other))
+    return all(sorted(each) in ([*range(len(each))], [*range(1, len(each) + 1)]) for each in numbers.values())
 
 
 def _pairs(text: str) -> list[tuple[str, str, str]]:
     """Return the pairs of name and number in a path: text, name, number; of the same name the first."""
     found: dict[str, tuple[str, str, str]] = {}
     for match in _PAIR.finditer(text):
-        name = match[1].strip("_")
+        name, number = (match[1], match[2] or match[3]) if match[1] else (match[5], match[4])
+        name = name.strip("_")
         if name and name not in RESERVED and name.lower().rpartition("_")[2] not in _NO_AXIS:
-            found.setdefault(name, (match[0], name, match[3]))
+            found.setdefault(name, (match[0], name, number))
     return list(found.values())
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpcbench.formats import KINDS, Kind, all_formats
-from hpcbench.metrics import COLUMNS, TABLES, TEXT, Metrics
+from hpcbench.metrics import COLUMNS, FATAL, TABLES, TEXT, Metrics
 from hpcbench.parse.files import FILE
 from hpcbench.parse.sources import Source, describe, storable
 from hpcbench.parse.steady import mark
@@ -60,6 +60,7 @@ def assemble(
     steps = stacked["steps"]
     steps["steady"] = mark(steps, stacked["events"])
     steps["warmup"] = steps["warmup"] == 1  # known to `mark` as what a log says: yes, no or nothing
+    _mark_failed(rows["cases"], sources, stacked["events"], steps)
     return Metrics(
         **{name: _table(name, each, parameters) for name, each in rows.items()},
         **stacked,
@@ -120,6 +121,23 @@ def _cases(sources: Sequence[Source], runs: Mapping[str, Run]) -> list[dict[str,
                 "parameters_from": source.parameters_from,
             })  # fmt: skip
     return rows
+
+
+def _mark_failed(
+    cases: list[dict[str, Any]], sources: Sequence[Source], events: pd.DataFrame, steps: pd.DataFrame
+) -> None:
+    """Give the cases that hpcbench did not launch a state where a log ends with a failure: no step comes after it."""
+    last = steps.groupby("source")["line"].max()
+    done = set(events.loc[events["kind"].isin(["completed", "finished"]), "source"])
+    fatal = events[events["kind"].isin(FATAL) & ~events["source"].isin(done)]
+    fatal = fatal[fatal["line"] > fatal["source"].map(last).fillna(0).to_numpy(dtype=float)]
+    said = {
+        each.source: f"{str(each.kind).replace('_', ' ')}: {each.message}" for each in fatal.itertuples(index=False)
+    }
+    reasons = {source.case: said[source.shown] for source in sources if source.shown in said and not source.run}
+    for row in cases:
+        if not row["run"] and not row["state"] and row["case"] in reasons:
+            row["state"], row["reason"] = "failed", storable(reasons[row["case"]])
 
 
 def _table(name: str, rows: list[dict[str, Any]], parameters: Sequence[str]) -> pd.DataFrame:

@@ -94,11 +94,12 @@ def test_a_rate_is_all_the_work_over_all_the_time(tmp_path):
     assert row.metrics["tokens_per_second"].over_steps == pytest.approx(np.std([256, 256, 25.6], ddof=1))
 
 
-def test_a_rate_of_steps_without_a_time_is_their_mean(tmp_path):
+def test_a_rate_of_steps_without_a_time_is_all_their_work_over_all_their_time(tmp_path):
     log = written.records(*({"record": "step", "step": n, "samples_per_second": n} for n in (1, 2, 6)))
     written.case(tmp_path / "r" / "a", log, headline=["samples_per_second"])
     [row] = rows(written.run(tmp_path / "r")).values()
-    assert row.metrics["samples_per_second"].mean == 3
+    # as many steps as since the line before, at the rate that the line says
+    assert row.metrics["samples_per_second"].mean == pytest.approx((1 + 1 + 4) / (1 / 1 + 1 / 2 + 4 / 6))
 
 
 @pytest.mark.parametrize(("times", "mean"), [
@@ -409,14 +410,44 @@ def test_no_values_have_no_spread():
     assert math.isnan(Spread((math.inf, math.inf), 2, math.nan).over_repeats)
 
 
-def test_parameters_that_vary_together_are_one_axis(tmp_path):
-    for gpus, batch in ((1, 32), (2, 64), (4, 128)):
-        written.case(tmp_path / f"g{gpus}", written.records(*written.steps([9, 8 / gpus, 8 / gpus])),
-                     parameters={"batch": batch, "gpus": gpus}, benchmark="")  # fmt: skip
-    [comparison] = compare(parse(tmp_path))
+def scaling(folder, **rates):
+    """Write foreign logs of 1, 2 and 4 GPUs, of which each works on a batch of its own in the same time."""
+    for gpus in (1, 2, 4):
+        steps = [
+            {"record": "step", "step": step, "step_time": 0.5, **{name: of(gpus) for name, of in rates.items()}}
+            for step in range(4)
+        ]
+        written.case(
+            folder / f"g{gpus}", written.records(*steps),
+            benchmark="", headline=[], parameters={"batch": 32 * gpus, "gpus": gpus},
+        )  # fmt: skip
+    [comparison] = compare(parse(folder))
+    return comparison
+
+
+def test_parameters_that_grow_together_are_one_axis_and_a_rate_says_how_it_scales(tmp_path):
+    comparison = scaling(tmp_path, samples_per_second=lambda gpus: 64.0 * gpus)
     assert comparison.baseline == {"batch": 32, "gpus": 1}
+    assert comparison.metrics[0] == "samples_per_second"
     assert [row.ratio.speedup for row in comparison.rows] == pytest.approx([1, 2, 4])
     assert [row.ratio.efficiency for row in comparison.rows] == pytest.approx([1, 1, 1])
+
+
+def test_a_rate_of_each_device_is_its_own_efficiency(tmp_path):
+    comparison = scaling(tmp_path, tokens_per_second_per_device=lambda gpus: 1000.0 - 100 * gpus)
+    assert [row.ratio.efficiency for row in comparison.rows] == pytest.approx([1, 800 / 900, 600 / 900])
+
+
+def test_the_time_of_a_step_says_nothing_of_speed_where_its_work_differs(tmp_path):
+    comparison = scaling(tmp_path)
+    assert comparison.metrics[0] == "step_time"
+    assert not any(row.ratio for row in comparison.rows)
+
+
+def test_a_baseline_takes_along_what_varies_with_it(tmp_path):
+    scaling(tmp_path, samples_per_second=lambda gpus: 64.0 * gpus)
+    [comparison] = compare(parse(tmp_path), {"gpus": "2"})
+    assert [row.ratio.speedup for row in comparison.rows] == pytest.approx([0.5, 1, 2])
 
 
 def test_requests_that_succeeded_are_reduced_to_their_means(tmp_path):

@@ -444,6 +444,9 @@ def test_parse_is_in_the_package_itself(tmp_path):
     (["llama/t1.log", "gpt/t1.log"], [{"log": "llama"}, {"log": "gpt"}]),
     (["bs1-run1.log", "bs2-run1.log"], [{"bs": 1}, {"bs": 2}]),
     (["slurm-100.out", "slurm-200.out"], [{"log": "slurm-100"}, {"log": "slurm-200"}]),
+    (["train_1gpus.log", "train_4gpus.log"], [{"gpus": 1}, {"gpus": 4}]),
+    (["gpus1.1234571.out", "gpus4.1234572.out"], [{"gpus": 1}, {"gpus": 4}]),  # a job's number is no decimals
+    (["lookup.log", "lookup_time.log"], [{"log": "lookup"}, {"log": "lookup_time"}]),
 ])  # fmt: skip
 def test_names_and_numbers_that_vary_among_paths_are_parameters(tmp_path, paths, parameters):
     for path in paths:
@@ -455,10 +458,16 @@ def test_names_and_numbers_that_vary_among_paths_are_parameters(tmp_path, paths,
     assert set(metrics.sources.parameters_from) == {"path"}
 
 
-def test_numbered_runs_of_one_point_are_its_repeats(tmp_path):
+@pytest.mark.parametrize("name", [
+    "threads{0}-run{1}.log", "threads{0}_{1}.log", "train_{0}threads_{1}.log", "job-47110{1}/threads{0}.log",
+    "threads{0}.47110{1}.out", "{1}/threads{0}/train.log",
+])  # fmt: skip
+def test_numbered_runs_of_one_point_are_its_repeats(tmp_path, name):
     for threads in (1, 2):
         for run in (1, 2, 3):
-            (tmp_path / f"threads{threads}-run{run}.log").write_text(written.llmc([9, 1]))
+            file = tmp_path / name.format(threads, run)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(written.llmc([9, 1]))
     cases = parse(tmp_path).cases
     assert sorted(cases.repeat) == [1, 1, 2, 2, 3, 3]
     assert sorted(cases.threads) == [1, 1, 1, 2, 2, 2]
@@ -561,6 +570,48 @@ def test_a_perf_file_has_the_parameters_of_the_log_beside_it(tmp_path):
     metrics = parse(tmp_path)
     assert sorted(metrics.sources.micro_batch) == [4, 4, 8, 8]
     assert sorted(metrics.cases.case) == ["micro_batch4", "micro_batch8"]
+
+
+def test_a_log_without_the_header_of_the_others_makes_no_axis_of_what_they_all_say(tmp_path):
+    for batch in (4, 8):
+        (tmp_path / f"bs{batch}.log").write_text(cuda(batch))
+    (tmp_path / "bs16.log").write_text(cuda(16).splitlines()[-1] + "\n")
+    table = parse(tmp_path)
+    assert table.parameters == ("bs",)
+    assert sorted(table.sources.bs) == [4, 8, 16]
+
+
+def test_names_that_say_more_than_their_logs_stay(tmp_path):
+    (tmp_path / "bert.log").write_text(cuda(4))
+    (tmp_path / "llama.log").write_text(cuda(8))
+    [comparison] = compare(parse(tmp_path))
+    assert comparison.axes == ("micro_batch", "log")
+    assert not any(row.ratio for row in comparison.rows)
+
+
+def test_a_file_beside_a_log_adds_to_what_it_says(tmp_path):
+    (tmp_path / "a.log").write_text(cuda(4))
+    (tmp_path / "a.params.yaml").write_text("gpus: 2\n")
+    [case] = parse(tmp_path).cases.to_dict("records")
+    assert (case["micro_batch"], case["gpus"]) == (4, 2)
+
+
+def test_a_log_that_ends_with_a_failure_is_a_failed_case_and_no_repeat(tmp_path):
+    oom = "torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB\n"
+    for threads in (1, 2):
+        for run in (1, 2, 3):
+            text = written.llmc([30, *[10 / threads] * 9])
+            died = (threads, run) == (2, 3)
+            (tmp_path / f"threads{threads}-run{run}.log").write_text(written.llmc([30, 90, 90]) + oom if died else text)
+    metrics = parse(tmp_path)
+    [failed] = metrics.cases[metrics.cases.state == "failed"].itertuples()
+    assert failed.reason.startswith("out of memory: ")
+    [comparison] = compare(metrics)
+    row = comparison.rows[1]
+    assert (row.completed, len(row.cases), row.metrics["step_time"].values) == (2, 3, (0.005, 0.005))
+    assert toy.hpcbench("parse", str(tmp_path), cwd=tmp_path, check=4).stdout
+    alone = compare(parse(tmp_path / "threads2-run3.log"))[0].rows[0]  # what a run measured before its end is shown
+    assert alone.metrics["step_time"].mean == 0.09
 
 
 def test_a_label_or_a_file_beside_a_log_comes_before_what_it_says(tmp_path):
