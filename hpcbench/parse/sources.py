@@ -401,11 +401,11 @@ _PAIR = re.compile(
 )
 _JOB = re.compile(r"(?<![A-Za-z\d])\d{5,}(?:_\d+)?(?![A-Za-z\d])")  # what a scheduler numbers its jobs with
 _INDEX = re.compile(r"\d{1,3}")
-_REPEAT = re.compile(r"(?:(?<=[^A-Za-z])|^)(?:run|rep|repeat|trial|try)[=_-]?\d+(?![A-Za-z\d])", re.IGNORECASE)
+_REPEAT = re.compile(r"(?:(?<=[^A-Za-z])|^)(?:run|rep|repeat|trial|try|seed)[=_-]?\d+(?![A-Za-z\d])", re.IGNORECASE)
 # numbers that tell nothing of what was run
 _NO_AXIS = frozenset({
-    "epoch", "job", "jobid", "log", "out", "pid", "rank", "rep", "repeat", "run", "slurm", "stderr", "stdout", "trial",
-    "try",
+    "epoch", "job", "jobid", "log", "out", "pid", "rank", "rep", "repeat", "run", "seed", "slurm", "stderr", "stdout",
+    "trial", "try",
 })  # fmt: skip
 
 

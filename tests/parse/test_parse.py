@@ -460,7 +460,7 @@ def test_names_and_numbers_that_vary_among_paths_are_parameters(tmp_path, paths,
 
 @pytest.mark.parametrize("name", [
     "threads{0}-run{1}.log", "threads{0}_{1}.log", "train_{0}threads_{1}.log", "job-47110{1}/threads{0}.log",
-    "threads{0}.47110{1}.out", "{1}/threads{0}/train.log",
+    "threads{0}.47110{1}.out", "{1}/threads{0}/train.log", "threads{0}/seed{1}.log",
 ])  # fmt: skip
 def test_numbered_runs_of_one_point_are_its_repeats(tmp_path, name):
     for threads in (1, 2):
