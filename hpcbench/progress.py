@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from hpcbench.cli.shared import plural
 from hpcbench.metrics import COLUMNS, COUNTED, quantity, rows, shown
 from hpcbench.run import FINAL, CaseState, Run
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _COLOURS = {"completed": "green", "running": "cyan", "queued": "default", "planned": "default", "submitting": "cyan"}
 _MAX_FAILURES = 20  # lines
+_MAX_DAMAGED = 20  # lines
 _MAX_ROWS = 30  # in the live table: what runs, then the latest that ended and the next that wait
 
 
@@ -60,7 +62,7 @@ def live(run: Run) -> Iterator[Callable[[list[CaseState]], None]]:
 
 def comparison(metrics: Metrics, sections: Sequence[Section]) -> None:
     """Print the comparison tables and where the time went, then what failed and what was not read."""
-    from hpcbench.report.markdown import FAILURE_KINDS, ranges
+    from hpcbench.report.markdown import FAILURE_KINDS, damaged, ranges
     from hpcbench.report.view import comparison_table, phase_table, point_name
 
     console = _console()
@@ -89,16 +91,23 @@ def comparison(metrics: Metrics, sections: Sequence[Section]) -> None:
     failed = metrics.cases[~metrics.cases["state"].isin(COUNTED)]
     for case in rows(failed):
         console.print(Text(f"{case.case}: {str(case.state).replace('_', ' ')}, {case.reason}", style="red"))
-    nothing = (metrics.sources["format"] == "") & (metrics.sources["records"] == 0)
-    unknown = metrics.sources[nothing & (metrics.sources["bytes"] > 0)]
-    unread = int(metrics.sources["unread"].sum())
-    read = int((metrics.sources["records"] > 0).sum())
-    console.print(
-        Text(
-            f"{read} files read, {int(metrics.sources['records'].sum())} records; "
-            f"{unread} lines could not be read, {len(unknown)} files are of no known format"
-        )
-    )
+    problems = damaged(metrics.sources)
+    for source in list(rows(problems))[:_MAX_DAMAGED]:
+        console.print(Text(f"{source.path}: {shown(source.format, 200)}", style="red"))
+    if len(problems) > _MAX_DAMAGED:
+        console.print(Text(f"and {len(problems) - _MAX_DAMAGED} more"))
+    console.print(Text(_what_was_read(metrics, len(problems))))
+
+
+def _what_was_read(metrics: Metrics, problems: int) -> str:
+    sources = metrics.sources
+    nothing = sources["format"].isin(["", "binary"]) & (sources["records"] == 0)
+    unknown = int((nothing & (sources["bytes"] > 0)).sum())
+    parts = [f"{plural(int(sources['unread'].sum()), 'line')} could not be read"]
+    parts += [f"{plural(problems, 'file')} could not be read"] if problems else []
+    parts.append(f"{plural(unknown, 'file')} {'is' if unknown == 1 else 'are'} of no known format")
+    read = plural(int((sources["records"] > 0).sum()), "file")
+    return f"{read} read, {plural(int(sources['records'].sum()), 'record')}; {', '.join(parts)}"
 
 
 def _columns(title: str, headings: Sequence[str], lines: Sequence[Sequence[str]], *, left: int) -> Table:

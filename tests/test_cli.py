@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import toy
+import written
 from toy import hpcbench
 
 from hpcbench.cli import main
@@ -182,6 +183,41 @@ def test_parse_of_logs_without_any_known_format_says_so_and_fails(place):
     done = hpcbench("parse", "notes", cwd=place, check=1)
     assert "no log of a known format was found" in done.stderr
     assert "there is no nowhere" in one_line(hpcbench("parse", "nowhere", cwd=place, check=2))
+
+
+def test_parse_names_what_could_not_be_read(place):
+    (place / "old").mkdir()
+    (place / "old" / "train.log").write_text(written.llmc([9, 1]))
+    (place / "old" / "plot.png").write_bytes(b"\x89PNG" + b"x" * 100)
+    done = hpcbench("parse", "old", cwd=place, check=0).stdout
+    counted = "0 lines could not be read, {}1 file is of no known format"
+    assert done.splitlines()[-1] == "1 file read, 2 records; " + counted.format("")
+    for index in range(22):
+        (place / "old" / f"{index:02d}.xz").write_bytes(b"\xfd7zXZ\x00" + b"x" * 100)
+    done = hpcbench("parse", "old", cwd=place, check=0).stdout
+    lines = done.splitlines()
+    assert [line.startswith(f"old/{index:02d}.xz: damaged: ") for index, line in enumerate(lines[-22:-2])] == [
+        True
+    ] * 20
+    assert lines[-2:] == [
+        "and 2 more", "1 file read, 2 records; " + counted.format("22 files could not be read, "),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "named"), [
+    (["--json"], "--json"), (["-o", "x"], "-o"), (["-o", "x", "--csv"], "-o and --csv"), (["--csv"], "--csv"),
+])  # fmt: skip
+def test_following_writes_nothing(place, options, named):
+    (place / "train.log").write_text(written.llmc([9, 1]))
+    done = hpcbench("parse", "train.log", "--follow", *options, cwd=place, check=2)
+    assert one_line(done).endswith(f"--follow: shows tables and writes nothing; leave out {named}")
+
+
+def test_formats_are_explained_as_the_given_one(place):
+    (place / "train.log").write_text(written.llmc([9, 1]))
+    assert "llmc-cpu: 2 records" in hpcbench("parse", "train.log", "--explain-format", cwd=place, check=0).stdout
+    asked = ("parse", "train.log", "--explain-format", "--as", "vllm-bench")
+    assert "llmc-cpu" not in hpcbench(*asked, cwd=place, check=0).stdout
 
 
 def test_help_shows_each_example_on_a_line_of_its_own(place):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes that read  [one a processor].")
 @click.option("--dask", metavar="ADDRESS", help="Read on the workers of this Dask scheduler, which see the same files.")
 @click.option("--no-cache", is_flag=True, help="Read again what has not changed.")
-@click.option("--follow", is_flag=True, help="Go on reading what grows, until Ctrl-C.")
+@click.option("--follow", is_flag=True, help="Go on reading what grows, but no archives, until Ctrl-C.")
 @click.option("--explain-format", is_flag=True, help="Say of each file what it was taken for, and why.")
 @logs_option
 @json_option
@@ -51,10 +51,13 @@ def parse(
     from hpcbench.report import plain, section, section_json
 
     chosen = paths or tuple(_latest(logs))
+    given = [name for name, value in (("-o", output), ("--csv", csv), ("--json", as_json)) if value]
+    if follow and given and not explain_format:
+        raise UsageError(f"--follow: shows tables and writes nothing; leave out {' and '.join(given)}")
     if csv and output is None:
         raise UsageError("--csv: say where to write the tables, with -o DIR")
     if explain_format:
-        _explain_formats(chosen, as_json)
+        _explain_formats(chosen, formats or None, as_json)
         return
     if follow:
         from hpcbench import progress
@@ -130,11 +133,11 @@ def report(
     sys.exit(_parse_status(metrics))
 
 
-def _explain_formats(paths: Sequence[Path], as_json: bool) -> None:
+def _explain_formats(paths: Sequence[Path], formats: Sequence[str] | None, as_json: bool) -> None:
     """Say of each file which formats it was taken for: the first line that shows it, and what was read."""
     from hpcbench.parse import explain
 
-    found = list(explain(*paths))
+    found = list(explain(*paths, formats=formats))
     if as_json:
         files = [
             {"file": file, "problem": problem or None, "formats": [vars(each) for each in evidence]}

@@ -73,9 +73,12 @@ def follow(
         time.sleep(interval)
 
 
-def explain(*paths: Path | str) -> Iterator[tuple[str, str, list[Evidence]]]:
-    """Yield for each log its name, what is wrong with it (or nothing), and what shows the formats it was taken for."""
-    choice = _choice(None)
+def explain(*paths: Path | str, formats: Sequence[str] | None = None) -> Iterator[tuple[str, str, list[Evidence]]]:
+    """Yield for each log its name, what is wrong with it (or nothing), and what shows the formats it was taken for.
+
+    `formats` forces formats by name, as for `parse`.
+    """
+    choice = _choice(formats)
     for source in _sources(paths)[0]:
         for member, content, problem in read_file(source.path, choice):
             shown = f"{source.shown}/{shown_path(member)}" if member else source.shown

@@ -150,10 +150,11 @@ def _tables(scanner: Scanner, numbers: Sequence[int], collected: dict[int, list[
 
 
 def _complete(tables: Tables, each: Format) -> None:
-    """Add what the place of rows tells (restarts, warm-up) and what the format adds."""
+    """Add what the place of rows tells (restarts, warm-up), what the format adds, and that requests failed."""
     if each.finish is not None:
         with suppress(*STUMBLES):  # what it would have added is missing, what was read stays
             each.finish(tables)
+    _add_failed_requests(tables)
     steps = tables.get("steps")
     if steps is None or "step" not in steps or not len(steps):
         return
@@ -164,12 +165,30 @@ def _complete(tables: Tables, each: Format) -> None:
         steps["warmup"] = _warmup(steps, each.warmup).astype(float)
 
 
+def _add_failed_requests(tables: Tables) -> None:
+    """Tell of requests that failed where they are counted: their answers are in no mean."""
+    counters = tables.get("counters")
+    if counters is None:
+        return
+    counts: dict[int, float] = {}  # by line: a JSON on one line may hold several runs
+    rows = zip(counters.line.tolist(), counters["name"].tolist(), counters.numbers("value").tolist(), strict=True)
+    for line, name, count in rows:
+        if name == "failed" and 0 < count < math.inf:
+            counts[line] = counts.get(line, 0) + count
+    for line, count in counts.items():
+        _add_event(tables, line, "failed", f"{count:.0f} request{'' if count == 1 else 's'} failed")
+
+
 def _add_divergence(tables: Tables, line: int) -> None:
     steps = tables["steps"]
     at = np.flatnonzero(steps.line == line)
     step = float(steps.numbers("step")[at[0]]) if len(at) else math.nan
     name = f"of step {step:.0f}" if math.isfinite(step) else "logged here"
-    event = Rows([line], {"kind": ["nan_loss"], "message": [f"the loss {name} is not a finite number"]})
+    _add_event(tables, line, "nan_loss", f"the loss {name} is not a finite number")
+
+
+def _add_event(tables: Tables, line: int, kind: str, message: str) -> None:
+    event = Rows([line], {"kind": [kind], "message": [message]})
     tables["events"] = joined([tables["events"], event]).ordered() if "events" in tables else event
 
 

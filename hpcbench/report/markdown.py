@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
+import pandas as pd
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from hpcbench.analyse.sameness import TOLERANCE, Sameness
-from hpcbench.metrics import COLUMNS, COUNTED, Metrics, quantity, rows
+from hpcbench.formats import all_formats
+from hpcbench.metrics import COLUMNS, COUNTED, Metrics, quantity, rows, shown
 from hpcbench.report import view
 from hpcbench.report.view import Section
 
@@ -56,7 +59,7 @@ def write(metrics: Metrics, sections: Sequence[Section]) -> str:
         sources=_sources(metrics),
         counts={
             "files": len(metrics.sources),
-            "recognised": int((~metrics.sources["format"].isin(["", "unreadable"])).sum()),
+            "recognised": len(recognised(metrics.sources)),
             "records": int(metrics.sources["records"].sum()),
             "unread": int(metrics.sources["unread"].sum()),
         },
@@ -244,16 +247,32 @@ def _failures(metrics: Metrics) -> _Markdown | None:
     return table(["case", "state", "reason", "the log says"], listed) if listed else None
 
 
+def recognised(sources: pd.DataFrame) -> pd.DataFrame:
+    """Return the files of a known format; of a file that could not be read `format` says why."""
+    known = all_formats()
+    named = [bool(words) and all(word in known for word in words.split()) for words in sources["format"]]
+    return sources[(sources["records"] > 0) | np.array(named, dtype=bool)]
+
+
+def damaged(sources: pd.DataFrame) -> pd.DataFrame:
+    """Return the files that should have been read and could not; an image or a program is none of them."""
+    rest = sources.drop(recognised(sources).index)
+    return rest[~rest["format"].isin(["", "binary"])]
+
+
 def _unknown(metrics: Metrics) -> str:
-    """Name the files in which nothing was recognised."""
-    files = [Path(path).name for path in metrics.sources[metrics.sources["format"] == ""]["path"]]
+    """Name the files in which nothing was recognised: first those that could not be read, and why."""
+    nothing = metrics.sources.drop(recognised(metrics.sources).index)
+    problems = damaged(nothing)
+    files = [f"{Path(each.path).name} ({shown(each.format, 100)})" for each in rows(problems)]
+    files += [Path(path).name for path in nothing.drop(problems.index)["path"]]
     more = f" and {len(files) - _MAX_UNKNOWN} more" if len(files) > _MAX_UNKNOWN else ""
     return ", ".join(files[:_MAX_UNKNOWN]) + more
 
 
 def _sources(metrics: Metrics) -> _Markdown:
-    shown = metrics.sources[metrics.sources["format"] != ""].head(_MAX_SOURCES)
+    read = recognised(metrics.sources).head(_MAX_SOURCES)
     return table(
         ["file", "format", "records", "lines not read", "SHA-256"],
-        [(row.path, row.format, str(row.records), str(row.unread), row.sha256[:12]) for row in rows(shown)],
+        [(row.path, row.format, str(row.records), str(row.unread), row.sha256[:12]) for row in rows(read)],
     )

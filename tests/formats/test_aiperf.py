@@ -88,7 +88,7 @@ def test_the_csv_of_a_run_is_read():
         "duration": 9.25, "failed": 11, "output_tokens_per_second": 2320.75, "completed": 89,
         "requests_per_second": 9.5, "input_tokens": 48950,
     }  # fmt: skip
-    lines = {record.values["name"]: record.line for record in records(content)}
+    lines = {record.values.get("name"): record.line for record in records(content)}
     assert (lines["latency_std"], lines["completed"]) == (5, 14)
 
 

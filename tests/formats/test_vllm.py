@@ -113,7 +113,7 @@ def test_results_appended_to_one_file_are_numbered_and_keep_their_lines():
     content = read_bytes(f"{json.dumps(RESULT)}\n{json.dumps(RESULT)}\n".encode())
     assert content.formats == ["vllm-bench-json"]
     found = records(content)
-    assert [(r.line, r.values["part"], r.values["value"]) for r in found if r.values["name"] == "ttft_mean"] == [
+    assert [(r.line, r.values["part"], r.values["value"]) for r in found if r.values.get("name") == "ttft_mean"] == [
         (1, 1, 0.0205), (2, 2, 0.0205),
     ]  # fmt: skip
     values = counters(found)
@@ -125,6 +125,19 @@ def test_a_result_that_was_cut_is_counted_and_gives_nothing():
     content = read_bytes(f"{json.dumps(RESULT)}\n{json.dumps(RESULT)[:-20]}\n".encode())
     assert {record.line for record in records(content)} == {1}
     assert content.unread == 1
+
+
+@pytest.mark.parametrize(("failed", "message"), [
+    (0, []), (1, ["1 request failed"]), (98, ["98 requests failed"]), (-1, []), ("x", []),
+])  # fmt: skip
+def test_requests_that_failed_are_an_event_where_they_are_counted(failed, message):
+    text = json.dumps({**RESULT, "failed": failed}, indent=1)
+    found = [record for record in records(read_bytes(text.encode())) if record.table == "events"]
+    assert [record.values for record in found] == [{"kind": "failed", "message": each} for each in message]
+    assert all('"failed"' in text.splitlines()[record.line - 1] for record in found)
+    block = BLOCK + f"Failed requests:                         {failed}        \n" + "=" * 50 + "\n"
+    found = [record for record in records(read_bytes(block.encode())) if record.table == "events"]
+    assert [(record.line, record.values["message"]) for record in found] == [(3, each) for each in message]
 
 
 def test_details_give_each_request():

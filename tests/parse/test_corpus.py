@@ -115,7 +115,8 @@ CORPUS = [
         ("counters", "ttft_mean", 0.12534), ("counters", "chunk_gap_p99", 0.01091), ("counters", "duration", 327.03)]),
     ("inference/vllm_json/vllm_bench_serve_all_failed.json", ("vllm-bench-json",), [
         ("counters", "completed", 0), ("counters", "failed", 8), ("counters", "requests_per_second", 0),
-        ("counters", "ttft_mean", NAN), ("counters", "tpot_mean", NAN)]),  # it writes 0 for the mean of no request
+        ("counters", "ttft_mean", NAN), ("counters", "tpot_mean", NAN),  # it writes 0 for the mean of no request
+        ("events", "failed", (1,))]),
     ("inference/vllm_json/vllm_bench_serve_v0.25.1_opt125m.json", ("vllm-bench-json",), [
         ("counters", "completed", 8), ("counters", "requests_per_second", 5.180810671273421),
         ("counters", "output_tokens_per_second", 82.89297074037474), ("counters", "request_rate", NAN),

@@ -1,12 +1,18 @@
+import gzip
+import json
 import sys
+import tarfile
+from itertools import islice
 
 import pytest
 import written
 
+from hpcbench.parse import follow
 from hpcbench.parse.engine import Choice
 from hpcbench.parse.growing import Growing
 
 CPU = Choice(("llmc-cpu",))
+RESULT = {"backend": "vllm", "model_id": "m", "completed": 2, "request_throughput": 1.5, "mean_ttft_ms": 20.5}
 
 
 def step(number, time=30.0):
@@ -63,3 +69,73 @@ def test_the_last_step_has_numbers_only(tmp_path):
     log = Growing(tmp_path / "stdout.log", Choice(("hpcbench-records",)))
     log.update()
     assert log.last_step() == {"step_time": 0.5}
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("end", ["", "\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_document_is_read_when_it_is_whole_and_again_when_it_changed(tmp_path, indent, end, mark):
+    file = tmp_path / "result.json"
+    text = mark + json.dumps(RESULT, indent=indent) + end
+    file.write_text(text[:-20])
+    log = Growing(file, Choice())
+    log.update()
+    assert log.content().formats == []
+    file.write_text(text)
+    assert log.update()
+    content = log.content()
+    assert (content.formats, content.unread) == (["vllm-bench-json"], 0)
+    assert not log.update()
+    file.write_text(text.replace("20.5", "40.50"))
+    assert log.update()
+    counters = log.content().tables["counters"]
+    assert dict(zip(counters["name"], counters["value"], strict=True))["ttft_mean"] == 0.0405
+
+
+def test_a_document_that_is_too_large_is_not_read_whole(tmp_path, monkeypatch):
+    (tmp_path / "result.json").write_text(json.dumps(RESULT))
+    log = Growing(tmp_path / "result.json", Choice())
+    monkeypatch.setattr(sys.modules["hpcbench.parse.growing"], "_WHOLE", 10)
+    assert log.update()
+    assert log.content().formats == []
+
+
+def test_the_end_of_a_line_that_is_not_written_yet_gives_no_row(tmp_path):
+    (tmp_path / "stdout.log").write_text(step(1) + "step 2: train loss 4.000000 (took 30.0")
+    log = Growing(tmp_path / "stdout.log", Choice())
+    log.update()
+    content = log.content()
+    assert (list(content.tables["steps"]["step"]), content.unread) == ([1], 0)
+
+
+def test_a_packed_log_is_read_again_when_it_changed(tmp_path):
+    file = tmp_path / "train.log.gz"
+    log = Growing(file, CPU)
+    for count in (3, 5):
+        file.write_bytes(gzip.compress(written.llmc([30] * count).encode()))
+        assert log.update()
+        assert not log.update()
+        for _ in range(2):
+            content = log.content()
+            content.tables["steps"]["added"] = 1.0
+            assert len(content.tables["steps"]) == count
+        assert "added" not in log.content().tables["steps"]
+
+
+@pytest.mark.parametrize("data", [b"\x1f\x8bx", b"\x89PNG" + b"step 1: train loss 4.000000 (took 30.0 ms)\n" * 9])
+def test_what_cannot_be_read_is_empty(tmp_path, data):
+    (tmp_path / "train.log").write_bytes(data)
+    log = Growing(tmp_path / "train.log", CPU)
+    log.update()
+    assert log.content().tables == {}
+    assert log.last_step() is None
+
+
+def test_following_shows_documents_and_packed_logs_and_leaves_archives_out(tmp_path):
+    (tmp_path / "result.json").write_text(json.dumps(RESULT))
+    (tmp_path / "train.log.gz").write_bytes(gzip.compress(written.llmc([30] * 3).encode()))
+    with tarfile.open(tmp_path / "z.tar", "w") as archive:
+        archive.add(tmp_path / "train.log.gz", "train.log.gz")
+    (metrics,) = islice(follow(tmp_path), 1)
+    assert list(metrics.sources["format"]) == ["vllm-bench-json", "llmc-cpu", ""]
+    assert len(metrics.steps) == 3

@@ -322,6 +322,20 @@ def test_files_in_which_nothing_was_recognised_are_named(tmp_path):
     assert f"Of no known format, or empty: {names} and 2 more." in text
 
 
+def test_a_damaged_file_is_of_no_known_format_and_named_with_its_problem(tmp_path):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "train.log").write_text(written.llmc([9, 1]))
+    (tmp_path / "logs" / "note.md").write_text("nothing here")
+    (tmp_path / "logs" / "old.log.xz").write_bytes(b"\xfd7zXZ\x00" + b"x" * 100)
+    (tmp_path / "logs" / "plot.png").write_bytes(b"\x89PNG" + b"x" * 100)
+    text = report(parse(tmp_path / "logs"), tmp_path / "out").read_text()
+    assert "4 files, 1 of a known format, 2 records" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("Of no known format")]
+    assert line.startswith("Of no known format, or empty: old.log.xz (damaged: ")
+    assert line.endswith("), note.md, plot.png.")
+    assert [row[1] for row in tables(text)[-1]] == ["format", "llmc-cpu"]
+
+
 @pytest.mark.parametrize("rate", [True, False])
 def test_the_text_says_what_a_rate_is_where_there_is_one(tmp_path, rate):
     log = written.records(*written.steps([9, 1], **({"tokens_per_second": 64} if rate else {})))
