@@ -62,6 +62,7 @@ def live(run: Run) -> Iterator[Callable[[list[CaseState]], None]]:
 
 def comparison(metrics: Metrics, sections: Sequence[Section]) -> None:
     """Print the comparison tables and where the time went, then what failed and what was not read."""
+    from hpcbench.analyse.summary import is_rate
     from hpcbench.report.markdown import FAILURE_KINDS, damaged, ranges
     from hpcbench.report.view import comparison_table, phase_table, point_name
 
@@ -72,7 +73,8 @@ def comparison(metrics: Metrics, sections: Sequence[Section]) -> None:
             console.print(_columns(each.title, *comparison_table(each), left=len(each.axes)))
             if any(row.ratio for row in each.rows):
                 of = COLUMNS[each.metrics[0]].label
-                console.print(Text(f"speed-up: of {of}, against {point_name(each.baseline)}"))
+                same = "" if each.benchmark or is_rate(each.metrics[0]) else ", if all do the same work in it"
+                console.print(Text(f"speed-up: of {of}, against {point_name(each.baseline)}{same}"))
             if each.warmup:
                 console.print(Text(f"not steady, in no mean: step {ranges(each.warmup)}"))
         if section.phases:
@@ -88,7 +90,8 @@ def comparison(metrics: Metrics, sections: Sequence[Section]) -> None:
         console.print(Text(shown(what, 200), style="red"))
     if len(shown_events) > _MAX_FAILURES:
         console.print(Text(f"and {len(shown_events) - _MAX_FAILURES} more failures"))
-    failed = metrics.cases[~metrics.cases["state"].isin(COUNTED)]
+    # what is known of how a foreign log ended are the failures in it
+    failed = metrics.cases[~metrics.cases["state"].isin(COUNTED) & (metrics.cases["run"] != "")]
     for case in rows(failed):
         console.print(Text(f"{case.case}: {str(case.state).replace('_', ' ')}, {case.reason}", style="red"))
     problems = damaged(metrics.sources)

@@ -3,7 +3,8 @@
     .venv/bin/python benchmarks/parse/sizes.py
 
 The small ones lie in 400 folders and have the form of llm.c, 1 kB each. They are read without a cache, into an empty
-one and unchanged, each time by a process of its own. The large one is the sparse log of `measure.py`: a record in 50 lines.
+one and unchanged, each time by a process of its own. The large one is the sparse log of `measure.py`: a record in fifty
+lines.
 """
 
 from __future__ import annotations

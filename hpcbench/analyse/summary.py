@@ -185,7 +185,7 @@ def _compare(
     hidden = by_name or (kind and not columns)
     told = [row for row in points if not hidden or any(spread.values for spread in row.metrics.values())]
     chosen = _baseline(axes, told, baseline, metrics.baseline.get(benchmark, {}))
-    if kind and not baseline and columns and not _WORK.isdisjoint(chosen) and not _is_rate(columns[0]):
+    if kind and not baseline and columns and not _WORK.isdisjoint(chosen) and not is_rate(columns[0]):
         chosen = {}
     own = {source for source, key in metrics.owners().items() if key in measured}
     steps = metrics.steps[metrics.steps["source"].isin(own)]
@@ -207,7 +207,8 @@ def _compare(
     )
 
 
-def _is_rate(metric: str) -> bool:
+def is_rate(metric: str) -> bool:
+    """Tell whether a metric is work over time, which does not depend on how much work there was."""
     return COLUMNS[metric].unit.endswith("/s")
 
 
