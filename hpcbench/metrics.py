@@ -226,3 +226,8 @@ def quantity(value: float, unit: str, digits: int = 4) -> str:
     """Write a number with its unit: ``3.273 s``, ``12.40 ms``, ``1.530 GiB``."""
     factor, name = scale([value], unit)
     return f"{significant(value / factor, digits)} {'' if math.isnan(value) else name}".strip()
+
+
+def plural(count: int, noun: str) -> str:
+    """Write ``1 case``, ``2 cases``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -14,8 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from hpcbench.cli.shared import plural
-from hpcbench.metrics import COLUMNS, COUNTED, quantity, rows, shown
+from hpcbench.metrics import COLUMNS, COUNTED, plural, quantity, rows, shown
 from hpcbench.run import FINAL, CaseState, Run
 
 if TYPE_CHECKING:

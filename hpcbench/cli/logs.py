@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpcbench.cli.shared import PARTIAL, emit, json_option, logs_option, plural
+from hpcbench.cli.shared import PARTIAL, emit, json_option, logs_option
 from hpcbench.errors import UsageError
+from hpcbench.metrics import plural
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor

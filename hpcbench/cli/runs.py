@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from hpcbench.cli.shared import PARTIAL, emit, json_option, logs_option, plural
+from hpcbench.cli.shared import PARTIAL, emit, json_option, logs_option
 from hpcbench.errors import UsageError
+from hpcbench.metrics import plural
 
 if TYPE_CHECKING:
     from hpcbench.benchmark import Benchmark

@@ -32,8 +32,3 @@ def logs_option(command: _Command) -> _Command:
 def emit(kind: str, value: dict[str, Any]) -> None:
     """Write a command's JSON: one object whose ``schema`` names its shape (``docs/json.md``)."""
     click.echo(json.dumps({"schema": f"hpcbench/{kind}/1", **value}, ensure_ascii=False, allow_nan=False))
-
-
-def plural(count: int, noun: str) -> str:
-    """Write a count with its noun, which takes an s unless there is one."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

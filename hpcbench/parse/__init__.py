@@ -21,7 +21,8 @@ from hpcbench.parse.content import Evidence
 from hpcbench.parse.engine import HIDDEN, Choice
 from hpcbench.parse.files import FILE, Batch, Log, read_file, read_files
 from hpcbench.parse.growing import Growing
-from hpcbench.parse.sources import Source, find, is_one_of_several, name_cases, shown_path
+from hpcbench.parse.naming import is_one_of_several, name_cases
+from hpcbench.parse.sources import Source, find, shown_path
 from hpcbench.parse.tables import assemble
 from hpcbench.rows import Rows
 from hpcbench.run import Run
