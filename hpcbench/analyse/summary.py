@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from hpcbench.metrics import Metrics
 
 # Axes whose value says how many devices share the work: ideal speed-up is proportional to it.
-SCALING = frozenset(
-    {"threads", "cores", "processes", "ranks", "world_size", "gpus", "devices", "nodes", "workers", "ws", "np", "nproc"}
-)
+SCALING = frozenset({
+    "threads", "cores", "processes", "ranks", "world_size", "gpus", "devices", "nodes", "workers", "ws", "np", "nproc",
+    "thread", "nthreads", "num_threads", "omp", "OMP_NUM_THREADS", "omp_num_threads", "core", "ncores", "cpus", "ncpus",
+    "procs", "nprocs", "tasks", "ntasks", "gpu", "ngpu", "ngpus", "num_gpus", "GPUs", "node", "nnodes", "num_nodes",
+})  # fmt: skip
 
 
 # What logs that name no benchmark are compared by, best first, and what such a comparison is called.
@@ -179,7 +181,7 @@ def _compare(
         # of foreign logs that all end with a failure the numbers stand: many a run is measured until its time is up
         counted = [measured[key].get(part, {}) for key, part in (good or members if kind else good)]
         spreads = {name: _spread([found[name] for found in counted if name in found]) for name in columns}
-        points.append(Row(point, tuple(key for key, _ in members), len(counted), spreads))
+        points.append(Row(point, tuple(key for key, _ in members), len(good), spreads))
     # of logs that only their names tell apart, those without a number say nothing beside the others
     by_name = axes[:1] == ("log",)
     hidden = by_name or (kind and not columns)
@@ -276,6 +278,8 @@ def _baseline(
 ) -> dict[str, Any]:
     """Choose the value of each baseline axis; ratios are against the row that has it and is else the same."""
     chosen: dict[str, Any] = {}
+    if not points:
+        return chosen
     if asked:
         for name, text in asked.items():
             if name not in axes:
@@ -356,7 +360,7 @@ def _with_ratios(
             continue
         ratio = _ratio(row.metrics[metric], base.metrics[metric], lower_is_better=COLUMNS[metric].better == "lower")
         scaling = [axis for axis in baseline if axis in SCALING]
-        if ratio is not None and len(scaling) == 1 and len(_together(points, [*baseline])) == 1:
+        if ratio is not None and scaling and len(_together(points, [*baseline])) == 1:
             value, here = baseline[scaling[0]], row.point[scaling[0]]
             numbers = isinstance(here, int | float) and isinstance(value, int | float)
             if numbers and min(here, value) > 0:

@@ -109,8 +109,8 @@ def _said_by_paths(
     known = [
         (str(said[part][name]), path) for part, path in zip(parts, paths, strict=True) if name in said.get(part, ())
     ]
-    axes = paths[0].keys() - {"log"}
-    pairs = [{(value, str(path[axis])) for value, path in known} for axis in axes]
+    axes = {axis for path in paths for axis in path} - {"log"}
+    pairs = [{(value, str(path.get(axis))) for value, path in known} for axis in axes]
     return any(len({a for a, _ in each}) == len({b for _, b in each}) == len(each) for each in pairs)
 
 
@@ -243,13 +243,18 @@ def _kinds(source: Source) -> list[str]:
     return [] if is_one_of_several(source) else source.formats
 
 
-# a name and a number in a path: bs256, threads=8, lr_0.001, 4gpus; in gpus4.1234567 the point is no decimal one
+# a name and a number in a path: bs256, threads=8, lr_0.001, lr1e-4, 4gpus; in gpus4.1234567 the point is no decimal one
 _PAIR = re.compile(
-    r"(?<![A-Za-z\d])(?:([A-Za-z][A-Za-z_]*?)(?:=(\d+(?:\.\d+)?)|[_-]?(0\.\d+|\d+))|(\d+)([A-Za-z]{2,}))(?![A-Za-z\d])"
+    r"(?<![A-Za-z\d])(?:([A-Za-z][A-Za-z_]*?)"
+    r"(?:=(\d+(?:\.\d+)?(?:e-?\d+)?)|[_-]?(0\.\d+|\d+(?:\.\d{1,2}(?!\d))?(?:e-\d+)?))"
+    r"|(\d+)([A-Za-z]{2,}))(?![A-Za-z\d])"
 )
+_NO_QUANTITY = re.compile(r"0\d+|\d{7,}")  # of a host, a day, a job
 _JOB = re.compile(r"(?<![A-Za-z\d])\d{5,}(?:_\d+)?(?![A-Za-z\d])")  # what a scheduler numbers its jobs with
 _INDEX = re.compile(r"\d{1,3}")
-_REPEAT = re.compile(r"(?:(?<=[^A-Za-z])|^)(?:run|rep|repeat|trial|try|seed)[=_-]?\d+(?![A-Za-z\d])", re.IGNORECASE)
+_REPEAT = re.compile(
+    r"(?:(?<=[^A-Za-z])|^)(?:run|rep|repeat|trial|try|seed|job|jobid|slurm)[=_-]?\d+(?![A-Za-z\d])", re.IGNORECASE
+)
 # numbers that tell nothing of what was run
 _NO_AXIS = frozenset({
     "epoch", "job", "jobid", "log", "out", "pid", "rank", "rep", "repeat", "run", "seed", "slurm", "stderr", "stdout",
@@ -269,20 +274,24 @@ def _varying(stems: Sequence[str]) -> list[dict[str, Any]]:
     while len({each.rpartition("/")[2] for each in rest}) == 1:  # a/train, b/train
         rest = [each.rpartition("/")[0] for each in rest]
     pairs = [{name: (pair, value) for pair, name, value in _pairs(each)} for each in rest]
-    shared = [name for name in pairs[0] if all(name in each for each in pairs)]
-    axes = [name for name in shared if len({each[name][1] for each in pairs}) > 1]
-    found = [{name: _typed(each[name][1]) for name in axes} for each in pairs]
+    counts = Counter(name for each in pairs for name in each)
+    shared = [name for name, count in counts.items() if 2 * count > len(pairs)]  # a stray file takes no axis from all
+    axes = [name for name in shared if len({each[name][1] for each in pairs if name in each}) > 1]
+    found = [{name: _typed(each[name][1]) for name in axes if name in each} for each in pairs]
     others = []
     for text, each in zip(rest, pairs, strict=True):
         other = text
         for name in axes:
-            other = other.replace(each[name][0], "", 1)
-        # alone, run1 and run2 may be anything, and so may two jobs
-        other = _JOB.sub("", _REPEAT.sub("", other)) if axes else other
-        others.append(other.strip("/_-.= "))
+            other = other.replace(each[name][0], "", 1) if name in each else other
+        others.append(_REPEAT.sub("", other) if axes else other)  # alone, run1 and run2 may be anything
+    jobs = [number for other in others for number in _JOB.findall(other)]
+    if axes and len(set(jobs)) == len(jobs):  # a number that comes again is no job's
+        others = [_JOB.sub("", other) for other in others]
+    others = [other.strip("/_-.= ") for other in others]
     if len(set(others)) > 1 and not _count_repeats(found, others):
         for parameters, other in zip(found, others, strict=True):
-            parameters["log"] = _typed(other)
+            if other or not parameters:
+                parameters["log"] = _typed(other)
     return found
 
 
@@ -291,6 +300,8 @@ def _count_repeats(points: Sequence[Mapping[str, Any]], others: Sequence[str]) -
     alike = len(os.path.commonprefix(list(others)).rstrip("0123456789"))  # noqa: RUF071 - by letter
     left = [other[alike:].strip("/_-.= ") for other in others]
     if not all(points) or not all(_INDEX.fullmatch(other) for other in left):
+        return False
+    if re.search(r"(?:rank|node|host|proc|worker)[_-]?$", others[0][:alike], re.IGNORECASE):  # parts of one run
         return False
     numbers: dict[tuple[Any, ...], list[int]] = {}
     for point, other in zip(points, left, strict=True):
@@ -304,6 +315,8 @@ def _pairs(text: str) -> list[tuple[str, str, str]]:
     for match in _PAIR.finditer(text):
         name, number = (match[1], match[2] or match[3]) if match[1] else (match[5], match[4])
         name = name.strip("_")
+        if _NO_QUANTITY.fullmatch(number):
+            continue
         if name and name not in RESERVED and name.lower().rpartition("_")[2] not in _NO_AXIS:
             found.setdefault(name, (match[0], name, number))
     return list(found.values())

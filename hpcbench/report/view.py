@@ -59,7 +59,7 @@ def comparison_table(comparison: Comparison) -> tuple[list[str], list[list[str]]
         (max((len(spread.values) for spread in row.metrics.values()), default=row.completed), len(row.cases))
         for row in rows
     ]
-    add("runs", (str(done) if done == planned else f"{done} of {planned}" for done, planned in counts))
+    add("runs", (_runs(row, done, planned) for row, (done, planned) in zip(rows, counts, strict=True)))
     for index, name in enumerate(comparison.metrics):
         spreads = [row.metrics[name] for row in rows]
         factor, unit = scale([spread.mean for spread in spreads], COLUMNS[name].unit)
@@ -77,6 +77,12 @@ def comparison_table(comparison: Comparison) -> tuple[list[str], list[list[str]]
     return [title for title, _ in columns], [
         list(cells) for cells in zip(*(cells for _, cells in columns), strict=True)
     ]
+
+
+def _runs(row: Row, done: int, planned: int) -> str:
+    """Write how many runs the means are of; those of runs that ended early are said to be."""
+    text = str(done) if done == planned else f"{done} of {planned}"
+    return f"{text}, failed" if done and not row.completed else text
 
 
 def phase_table(section: Section) -> tuple[list[str], list[list[str]]]:

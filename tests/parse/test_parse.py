@@ -444,6 +444,14 @@ def test_parse_is_in_the_package_itself(tmp_path):
     (["llama/t1.log", "gpt/t1.log"], [{"log": "llama"}, {"log": "gpt"}]),
     (["bs1-run1.log", "bs2-run1.log"], [{"bs": 1}, {"bs": 2}]),
     (["slurm-100.out", "slurm-200.out"], [{"log": "slurm-100"}, {"log": "slurm-200"}]),
+    (["rate1.5.log", "rate2.5.log"], [{"rate": 1.5}, {"rate": 2.5}]),
+    (["lr1e-4.log", "lr3e-4.log"], [{"lr": 1e-4}, {"lr": 3e-4}]),
+    (["tp2/8192.log", "tp2/16384.log", "tp4/8192.log", "tp4/16384.log"],
+     [{"tp": 2, "log": 8192}, {"tp": 2, "log": 16384}, {"tp": 4, "log": 8192}, {"tp": 4, "log": 16384}]),
+    (["llama_8812340.out", "llama_8812377.out"], [{"log": "llama_8812340"}, {"log": "llama_8812377"}]),
+    (["cn01/train.log", "cn17/train.log"], [{"log": "cn01"}, {"log": "cn17"}]),  # hosts
+    (["gpus2_rank0.log", "gpus2_rank1.log", "gpus4_rank0.log"],
+     [{"gpus": 2, "log": "rank0"}, {"gpus": 2, "log": "rank1"}, {"gpus": 4, "log": "rank0"}]),
     (["train_1gpus.log", "train_4gpus.log"], [{"gpus": 1}, {"gpus": 4}]),
     (["gpus1.1234571.out", "gpus4.1234572.out"], [{"gpus": 1}, {"gpus": 4}]),  # a job's number is no decimals
     (["lookup.log", "lookup_time.log"], [{"log": "lookup"}, {"log": "lookup_time"}]),
@@ -460,7 +468,7 @@ def test_names_and_numbers_that_vary_among_paths_are_parameters(tmp_path, paths,
 
 @pytest.mark.parametrize("name", [
     "threads{0}-run{1}.log", "threads{0}_{1}.log", "train_{0}threads_{1}.log", "job-47110{1}/threads{0}.log",
-    "threads{0}.47110{1}.out", "{1}/threads{0}/train.log", "threads{0}/seed{1}.log",
+    "threads{0}.4711{0}{1}.out", "{1}/threads{0}/train.log", "threads{0}/seed{1}.log",
 ])  # fmt: skip
 def test_numbered_runs_of_one_point_are_its_repeats(tmp_path, name):
     for threads in (1, 2):
@@ -561,6 +569,25 @@ def test_ranks_that_take_turns_without_saying_who_they_are_are_no_restarts(tmp_p
         found.append(parse(tmp_path / name, cache=False).steps.attempt.max())
     assert np.isnan(found[0])
     assert found[1:] == [3, 8]
+
+
+def test_a_stray_file_takes_the_axis_from_none_of_the_others(tmp_path):
+    for gpus in (1, 2, 4):
+        (tmp_path / f"gpus{gpus}.log").write_text(written.llmc([9, 1]))
+    (tmp_path / "compile.log").write_text("\nreal\t0m56.9s\nuser\t0m1.2s\nsys\t0m0.1s\n")
+    comparisons = {each.title: each for each in compare(parse(tmp_path))}
+    assert comparisons["Training"].axes == ("gpus",)
+    assert [row.point["gpus"] for row in comparisons["Training"].rows] == [1, 2, 4]
+
+
+def test_logs_without_a_number_to_compare_are_counted_and_written(tmp_path):
+    for gpus in (1, 2):
+        (tmp_path / f"gpus{gpus}.csv").write_text(
+            "timestamp, index, utilization.gpu [%], power.draw [W]\n2024/05/03 10:00:00.000, 0, 97 %, 301.50 W\n"
+        )
+    done = toy.hpcbench("parse", str(tmp_path), "-o", str(tmp_path / "out"), cwd=tmp_path, check=0)
+    assert "2 more logs hold none of the numbers that are compared" in done.stdout
+    assert (tmp_path / "out" / "samples.parquet").exists()
 
 
 def test_a_perf_file_has_the_parameters_of_the_log_beside_it(tmp_path):
