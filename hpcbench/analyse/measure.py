@@ -22,8 +22,8 @@ Key = tuple[str, str]  # a run and a case of it
 Part = tuple[tuple[str, Any], ...]
 # Columns of counters that tell the measurements of one log apart.
 PARTS = (
-    "endpoint", "model", "backend", "scenario", "strategy", "concurrency", "request_rate", "test", "batch_size", "task",
-    "part", "block",
+    "endpoint", "model", "backend", "scenario", "strategy", "concurrency", "request_rate", "threads", "gpu_layers",
+    "prompt_batch", "test", "batch_size", "task", "part", "block",
 )  # fmt: skip
 # Times of a request. What the server says it took is not what a client waited.
 _TIMES = ("ttft", "tpot", "latency", "server_ttft", "server_latency")

@@ -8,8 +8,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from hpcbench.formats import Block, Each, Format, Reading, Record, in_si
+from hpcbench.formats import PARAMETERS, Block, Each, Format, Reading, Record, in_si
 from hpcbench.formats.measurements import Text, counters, number, number_parts, parameters, unit_of
+from hpcbench.rows import Tables, column
 
 _TEST = re.compile(r"(pp|tg) ?(\d+)(?:\+tg ?(\d+))?(?: @ d(\d+))?")
 _SPEED = re.compile(r"(\d+\.\d\d) ± (\d+\.\d\d)")
@@ -69,6 +70,20 @@ def _table(data: bytes) -> Reading:
         if len(cells) == len(head) and _SPEED.fullmatch(cells[-2]):
             records += parameters(line, _setup(dict(zip(head, cells, strict=True))))
     return records, 0
+
+
+def _tell_apart(tables: Tables) -> None:
+    """Give each speed what it was measured with, where that differs among the rows of a table."""
+    speeds, said = tables.get("counters"), tables.get(PARAMETERS)
+    if speeds is not None and said is not None:
+        places = {line: index for index, line in enumerate(said.line.tolist())}
+        for name in ("threads", "gpu_layers", "prompt_batch"):
+            values = said[name].tolist()
+            if len({str(value) for value in values}) > 1:
+                speeds[name] = column(
+                    [values[places[line]] if line in places else None for line in speeds.line.tolist()]
+                )
+    number_parts(tables)
 
 
 def _name(prompt: float, generated: float, depth: str | float | None) -> str:
@@ -164,7 +179,7 @@ FORMATS = (
         example="| llama 7B Q4_0                  |   3.56 GiB |     6.74 B | CUDA       |  99 |           pp512 |"
         "       1200.50 ± 2.25 |",
         parts=(Each(" ± ", _row), Block(" params | backend ", _table)),
-        finish=number_parts,
+        finish=_tell_apart,
     ),
     Format(
         name="llama-bench-csv",
@@ -173,7 +188,7 @@ FORMATS = (
         example="build_commit,model_type,backends,n_prompt,n_gen,avg_ns,stddev_ns,avg_ts,stddev_ts\n"
         '"abc","llama 7B Q4_0","CUDA","512","0","256000000","1000000","2000.5","8.25"',
         parts=(Block("avg_ts,stddev_ts", _csv),),
-        finish=number_parts,
+        finish=_tell_apart,
         untried="written from llama.cpp's tools/llama-bench/README.md",
     ),
     Format(
@@ -184,7 +199,7 @@ FORMATS = (
         '"avg_ns": 256000000, "stddev_ns": 1000000, "avg_ts": 2000.5, "stddev_ts": 8.25}',
         sniff=('"avg_ts"', '"n_prompt"', '"n_gen"'),
         document=_document,
-        finish=number_parts,
+        finish=_tell_apart,
         untried="written from llama.cpp's tools/llama-bench/README.md",
     ),
     Format(
@@ -198,6 +213,6 @@ FORMATS = (
             Each("load time = ", lambda line: _times(line) if b"llama_" in line or b"common_perf" in line else []),
             Each("total time = ", lambda line: _times(line) if b"llama_" in line or b"common_perf" in line else []),
         ),
-        finish=number_parts,
+        finish=_tell_apart,
     ),
 )

@@ -124,7 +124,18 @@ def statistic(name: str) -> str | None:
 
 
 # columns that tell the measurements of one file apart
-_TELL = ("model", "backend", "scenario", "strategy", "test", "concurrency", "request_rate")
+_TELL = (
+    "model",
+    "backend",
+    "scenario",
+    "strategy",
+    "test",
+    "concurrency",
+    "request_rate",
+    "threads",
+    "gpu_layers",
+    "prompt_batch",
+)
 
 
 def number_parts(tables: Tables) -> None:

@@ -181,5 +181,5 @@ def _filled(source: Source, log: Log) -> Source:
     source.said = {name: value for name, value in json.loads(log.parameters).items() if name not in RESERVED}
     source.formats = [log.problem] if log.problem else log.formats.split()
     source.records, source.unread, source.sha256 = log.records, log.unread, log.sha256
-    source.bytes, source.lines = log.bytes, log.lines
+    source.bytes, source.lines, source.measured = log.bytes, log.lines, log.measured
     return source

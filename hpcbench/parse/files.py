@@ -18,6 +18,7 @@ import numpy as np
 from hpcbench.formats import PARAMETERS
 from hpcbench.parse.content import Content, assemble
 from hpcbench.parse.engine import Choice, Piece, Scanner, scanner
+from hpcbench.parse.steady import SPEEDS
 from hpcbench.parse.streams import STRETCH, Member, TruncatedError, UnreadableError, members, stretches
 from hpcbench.rows import Rows, Tables, joined
 
@@ -26,6 +27,7 @@ _BATCH = 16 << 20  # bytes of small files that one task reads
 _OF_FILE = 64 << 10  # what opening a file costs, in bytes that could be read instead
 _LOOK_AHEAD = 1 << 20  # a block may go on behind the end of its stretch
 _WHOLE = 512 << 20  # a document, which is read at once, may be so large
+_OF_ONE_RUN = 8  # different speeds of steps, which no other run has
 _LONGEST = 64 << 20  # of a line that is longer the rest is left out
 
 FILE = ""  # the column of a batch's tables that says which log a row is from; no format can name a column so
@@ -45,6 +47,7 @@ class Log:
     problem: str = ""
     sha256: str = ""
     parameters: str = "{}"  # of the run, as the log itself gives them: JSON
+    measured: str = ""  # a hash of the speed of every step, where there are enough to be of one run only
 
     @classmethod
     def of(
@@ -56,6 +59,7 @@ class Log:
             log.formats, log.lines, log.unread = " ".join(content.formats), content.lines, content.unread
             log.records = sum(map(len, content.tables.values()))
             log.parameters = json.dumps(_said(content.tables.get(PARAMETERS)))
+            log.measured = _measured(content.tables.get("steps"))
             log.bytes = content.length if member else log.bytes
         return log
 
@@ -95,6 +99,15 @@ def _said(rows: Rows | None) -> dict[str, str | int | float]:
             else:
                 found[name] = float(value) if isinstance(value, int) else value
     return found
+
+
+def _measured(steps: Rows | None) -> str:
+    """Return a hash of the speeds of steps; none of few, or of such as are the same in every run."""
+    for name in SPEEDS if steps is not None and len(steps) >= _OF_ONE_RUN else ():
+        values = steps.numbers(name) if steps is not None else np.empty(0)
+        if len(np.unique(values[np.isfinite(values)])) >= _OF_ONE_RUN:
+            return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+    return ""
 
 
 def read_files(

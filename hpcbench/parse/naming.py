@@ -130,13 +130,17 @@ def _shared(said: Mapping[str, Mapping[str, Any]], formats: Mapping[str, str]) -
 
 
 def _mark_copies(sources: Sequence[Source]) -> None:
-    """Mark the logs of a case that are another one, byte for byte: a file that was copied is no repeat of a run.
+    """Mark the logs of a case that are another one: a file that was copied is no repeat of a run.
 
-    What is very short may be the same by chance.
+    It is one byte for byte, or in the speed of every step, as what `tee` kept beside what a scheduler kept. What is
+    very short may be the same by chance.
     """
     alike: dict[tuple[int, int, int], list[Source]] = {}
+    steps: dict[str, Source] = {}
     for source in sources:
-        if source.bytes >= _LEAST and source.shown == shown_path(source.path):
+        if source.measured and (original := steps.setdefault(source.measured, source)) is not source:
+            source.copy_of = original.shown
+        elif source.bytes >= _LEAST and source.shown == shown_path(source.path):
             alike.setdefault((source.bytes, source.lines, source.records), []).append(source)
     for several in alike.values():
         first: dict[str, Source] = {}

@@ -34,6 +34,7 @@ class Source:
     parameters_from: str = ""
     repeat: int = 1
     copy_of: str = ""
+    measured: str = ""  # as in `Log`
     said: Mapping[str, Any] = field(default_factory=dict)  # parameters that the log itself gives
     formats: list[str] = field(default_factory=list)
     records: int = 0

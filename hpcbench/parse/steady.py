@@ -14,7 +14,7 @@ Mask = NDArray[np.bool_]
 
 _FEWEST = 8  # steps; of fewer nothing can be said about where they become steady
 _LEAST = 0.01  # of a logarithm: 1 %, below which nobody would speak of warm-up
-_SPEEDS = ("step_time", "tokens_per_second", "samples_per_second")  # the first that a log has tells how fast it was
+SPEEDS = ("step_time", "tokens_per_second", "samples_per_second")  # the first that a log has tells how fast it was
 # what makes the first rate that is logged after it wrong: the clock ran on while no step was taken
 _PAUSES = ("checkpoint", "checkpoint_end", "validation", "validation_end")
 
@@ -75,7 +75,7 @@ def mark(steps: pd.DataFrame, events: pd.DataFrame) -> Mask:
             good[after[(start < after) & (after < stop)]] = False
     good &= attempt == np.repeat(np.maximum.reduceat(attempt, begins), lengths)
     said = np.logical_or.reduceat(np.isfinite(warmup), begins)
-    speeds = [steps[name].to_numpy(dtype=float) for name in _SPEEDS]
+    speeds = [steps[name].to_numpy(dtype=float) for name in SPEEDS]
     for index in np.flatnonzero(~said & (lengths >= _FEWEST)).tolist():
         here = slice(int(begins[index]), int(begins[index] + lengths[index]))
         speed = next((each[here] for each in speeds if np.isfinite(each[here]).any()), None)

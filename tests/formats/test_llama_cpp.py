@@ -4,6 +4,8 @@ import pytest
 import written
 from said import parameters, records
 
+from hpcbench.analyse.summary import compare
+from hpcbench.parse import parse
 from hpcbench.parse.content import read_bytes
 
 
@@ -162,3 +164,16 @@ def test_csv_is_read():
     assert by_test(records(content)) == EXPECTED
     cut = read_bytes(text[:-6].encode())
     assert ({record.line for record in records(cut)}, cut.unread) == ({2}, 1)
+
+
+def test_the_rows_of_a_sweep_of_threads_say_their_threads(tmp_path):
+    rows = [
+        f"| llama 7B Q4_0                  |   3.56 GiB |     6.74 B | CPU        | {threads:7} |  {test} | {speed:.2f} ± 0.05 |"
+        for threads, speed in ((1, 5.0), (2, 10.0), (4, 20.0)) for test in ("pp512", "tg128")
+    ]  # fmt: skip
+    head = "| model                          |       size |     params | backend    | threads |  test |        t/s |"
+    rule = "| ------------------------------ | ---------: | ---------: | ---------- | ------: | ----: | ---------: |"
+    (tmp_path / "a.md").write_text("\n".join([head, rule, *rows, ""]))
+    [comparison] = compare(parse(tmp_path))
+    assert comparison.axes == ("threads", "test")
+    assert [row.ratio.speedup for row in comparison.rows] == pytest.approx([1, 1, 2, 2, 4, 4])

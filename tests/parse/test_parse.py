@@ -559,6 +559,16 @@ def test_a_copy_of_a_log_is_no_repeat(tmp_path):
     assert f"{copies.path.iloc[0]} is a copy of {copies.copy_of.iloc[0]}: not counted" in done.stdout
 
 
+def test_what_tee_kept_beside_what_the_scheduler_kept_is_one_run(tmp_path):
+    for gpus in (1, 2):
+        text = written.llmc([9, *(10 / gpus + step / 100 for step in range(20))])
+        (tmp_path / f"gpus{gpus}.log").write_text(text)
+        (tmp_path / f"gpus{gpus}.out").write_text(f"{text}job done\n")
+    [comparison] = compare(parse(tmp_path))
+    assert [len(row.cases) for row in comparison.rows] == [1, 1]
+    assert all(math.isnan(row.ratio.low) for row in comparison.rows)
+
+
 def test_ranks_that_take_turns_without_saying_who_they_are_are_no_restarts(tmp_path):
     turns = [rank + step for step in range(0, 60, 3) for rank in (0, 1, 2, 0, 1, 2, 0, 1, 2)]
     again = [0, 1, 2, 3, 4, 5, 3, 4, 5, 6, 7, 5, 6, 7, 8, 9]
