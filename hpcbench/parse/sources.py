@@ -17,6 +17,7 @@ from hpcbench.metrics import COLUMNS, RESERVED
 from hpcbench.run import Run
 
 _ALWAYS = ("stdout.log", "stderr.log", "perf.txt", "exit.json")  # what a job script leaves beside the benchmark's logs
+_BESIDE = re.compile(r"(?:^|\.)params\.(?:yaml|json)$")  # parameters of the logs beside it, no log
 PARAMETER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")  # it becomes part of the names of columns and figures
 
 
@@ -69,7 +70,7 @@ def find(path: Path, runs: dict[str, Run]) -> Iterator[Source]:
             yield from _case_sources(Path(folder), "")
             continue
         for name in sorted(files):
-            if not name.startswith("."):
+            if not name.startswith(".") and not _BESIDE.search(name):
                 file = os.path.join(folder, name)
                 yield Source(file, shown_path(file))
     for error in closed:  # a folder that cannot be read is shown as a file that cannot

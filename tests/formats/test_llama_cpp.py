@@ -168,10 +168,10 @@ def test_csv_is_read():
 
 def test_the_rows_of_a_sweep_of_threads_say_their_threads(tmp_path):
     rows = [
-        f"| llama 7B Q4_0                  |   3.56 GiB |     6.74 B | CPU        | {threads:7} |  {test} | {speed:.2f} ± 0.05 |"
+        f"| llama 7B Q4_0         |   3.56 GiB |     6.74 B | CPU        | {threads:7} | {test} | {speed:.2f} ± 0.05 |"
         for threads, speed in ((1, 5.0), (2, 10.0), (4, 20.0)) for test in ("pp512", "tg128")
     ]  # fmt: skip
-    head = "| model                          |       size |     params | backend    | threads |  test |        t/s |"
+    head = "| model                 |       size |     params | backend    | threads |  test |        t/s |"
     rule = "| ------------------------------ | ---------: | ---------: | ---------- | ------: | ----: | ---------: |"
     (tmp_path / "a.md").write_text("\n".join([head, rule, *rows, ""]))
     [comparison] = compare(parse(tmp_path))
