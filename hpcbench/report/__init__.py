@@ -75,12 +75,14 @@ def _not_ours(folder: Path) -> str | None:
 
 def section(metrics: Metrics, comparison: Comparison) -> Section:
     """Gather what the report says about one benchmark."""
-    # logs that hpcbench did not launch do not say what must not change the result: every axis is looked at
+    # logs that hpcbench did not launch do not say what must not change the result: every axis is looked at, unless
+    # nothing but their names tells them apart, and they may be of anything
     invariant = metrics.invariant.get(comparison.benchmark)
     across = comparison.axes if invariant is None else (*invariant, "run", "site")
+    unrelated = invariant is None and "log" in comparison.axes
     return Section(
         comparison,
-        sameness(metrics, comparison, [axis for axis in comparison.axes if axis in across]),
+        [] if unrelated else sameness(metrics, comparison, [axis for axis in comparison.axes if axis in across]),
         perf_counters(metrics, comparison),
         by_point(metrics, comparison),
     )

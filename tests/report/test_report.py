@@ -678,3 +678,10 @@ def test_sweeps_of_any_shape_can_be_drawn_without_a_warning(tmp_path, points):
     text = report(parse(written.run(tmp_path / "r")), tmp_path / "out").read_text()
     assert len(tables(text)[0]) == 1 + len(points)
     assert len(re.findall(r"!\[", text)) >= 2
+
+
+def test_logs_that_only_their_names_tell_apart_are_not_held_against_each_other(tmp_path):
+    for name, loss in (("bert", 4.1), ("llama", 9.8)):
+        (tmp_path / f"{name}.log").write_text(f"val loss {loss:.6f}\n" + written.llmc([9, 1, 1]))
+    text = report(parse(tmp_path), tmp_path / "out").read_text()
+    assert "Did every case compute the same?" not in text
