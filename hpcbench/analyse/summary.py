@@ -184,7 +184,7 @@ def _compare(
         points.append(Row(point, tuple(key for key, _ in members), len(good), spreads))
     # of logs that only their names tell apart, those without a number say nothing beside the others
     by_name = axes[:1] == ("log",)
-    hidden = by_name or (kind and not columns)
+    hidden = kind and (by_name or not columns)
     told = [row for row in points if not hidden or any(spread.values for spread in row.metrics.values())]
     chosen = _baseline(axes, told, baseline, metrics.baseline.get(benchmark, {}))
     if kind and not baseline and columns and not _WORK.isdisjoint(chosen) and not is_rate(columns[0]):
@@ -351,6 +351,7 @@ def _with_ratios(
         return list(points)
     metric = metrics[0]
     by_point = {tuple(row.point[axis] for axis in axes): row for row in points}
+    scaling = [axis for axis in baseline if axis in SCALING] if len(_together(points, [*baseline])) == 1 else []
     result = []
     for row in points:
         base = by_point.get(tuple(baseline.get(axis, row.point[axis]) for axis in axes))
@@ -359,8 +360,7 @@ def _with_ratios(
             result.append(row)
             continue
         ratio = _ratio(row.metrics[metric], base.metrics[metric], lower_is_better=COLUMNS[metric].better == "lower")
-        scaling = [axis for axis in baseline if axis in SCALING]
-        if ratio is not None and scaling and len(_together(points, [*baseline])) == 1:
+        if ratio is not None and scaling:
             value, here = baseline[scaling[0]], row.point[scaling[0]]
             numbers = isinstance(here, int | float) and isinstance(value, int | float)
             if numbers and min(here, value) > 0:
