@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -15,20 +15,8 @@ from hpcbench.cli.shared import emit, json_option
 def sites(as_json: bool) -> None:
     """List the sites there are, and what is wrong with those that cannot be used."""
     from hpcbench import site
-    from hpcbench.errors import ConfigError
 
-    rows = [
-        {"name": name, "title": "" if isinstance(each, ConfigError) else each.title, "problem": str(each)}
-        if isinstance(each, ConfigError)
-        else {
-            "name": name,
-            "title": each.title,
-            "problem": None,
-            "file": str(each.origin.file),
-            "benchmark": each.benchmark,
-        }
-        for name, each in site.load_all().items()
-    ]
+    rows = _described(site.load_all(), lambda each: {"benchmark": each.benchmark})
     _list("sites", rows, as_json, lambda row: row["problem"] or row["title"])
 
 
@@ -37,20 +25,11 @@ def sites(as_json: bool) -> None:
 def benchmarks(as_json: bool) -> None:
     """List the benchmarks there are; `hpcbench submit --benchmark NAME --help` shows the parameters of one."""
     from hpcbench import benchmark
-    from hpcbench.errors import ConfigError
 
-    rows = [
-        {"name": name, "title": "", "problem": str(each)}
-        if isinstance(each, ConfigError)
-        else {
-            "name": name,
-            "title": each.title,
-            "problem": None,
-            "file": str(each.origin.file),
-            "parameters": {key: value.model_dump() for key, value in each.parameters.items()},
-        }
-        for name, each in benchmark.load_all().items()
-    ]
+    def parameters(each: Any) -> dict[str, Any]:
+        return {"parameters": {name: value.model_dump() for name, value in each.parameters.items()}}
+
+    rows = _described(benchmark.load_all(), parameters)
     _list("benchmarks", rows, as_json, lambda row: row["problem"] or row["title"])
 
 
@@ -77,6 +56,18 @@ def formats(as_json: bool) -> None:
         return f"{row['kind']}: {row['title']}\n    {shown(row['example'].strip().splitlines()[0], 110)}{untried}"
 
     _list("formats", rows, as_json, text)
+
+
+def _described(found: Mapping[str, Any], more: Callable[[Any], dict[str, Any]]) -> list[dict[str, Any]]:
+    """Describe what was loaded from files, and say what is wrong with those that could not be."""
+    from hpcbench.errors import ConfigError
+
+    return [
+        {"name": name, "title": "", "problem": str(each)}
+        if isinstance(each, ConfigError)
+        else {"name": name, "title": each.title, "problem": None, "file": str(each.origin.file), **more(each)}
+        for name, each in found.items()
+    ]
 
 
 def _list(kind: str, rows: list[dict[str, Any]], as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:
