@@ -101,13 +101,17 @@ class End(config.Model):
     """The mark that a finished program leaves: `text` stands somewhere in the last lines of `file`."""
 
     file: str
-    text: Annotated[str, Field(min_length=1)]
+    text: Annotated[str, Field(min_length=1, pattern=r"^[^\r\n]+$")]
 
 
 class Resources(config.Model):
-    """What a case needs of its site; text is a template over the parameters."""
+    """What a case needs of its site; text is a template over the parameters. The site gives what is left out."""
 
-    cores: int | str = 1
+    nodes: int | str | None = None
+    gpus: int | str | None = None
+    cores: int | str | None = None
+    memory: str | None = None
+    time: str | None = None
 
 
 class Benchmark(config.FileModel):
@@ -128,6 +132,7 @@ class Benchmark(config.FileModel):
     baseline: dict[str, Value] = {}
     invariant: list[str] = []
     require: dict[str, str] = {}
+    needs: Literal["endpoint", "cerebras"] | None = None
 
     @property
     def name(self) -> str:

@@ -103,7 +103,7 @@ def find(kind: str, pattern: str, name: str) -> Path:
 
 
 def load(file: Path, model: type[FileModelT], *, verbatim: frozenset[str] = frozenset()) -> FileModelT:
-    """Read a YAML file into `model`, expanding ``${NAME}`` and ``${NAME:-default}`` from the environment.
+    """Read a YAML file into `model`, expanding ``${NAME}`` and its like (`expand`) from the environment.
 
     What stands under a top key in `verbatim` is left alone (shell text has its own ``${...}``). Raises `ConfigError`.
     """
@@ -148,6 +148,8 @@ def _construct(
 ) -> Any:
     """Build plain values from a YAML node tree, noting the line of every key."""
     count = 0
+    missing: dict[str, str] = {}
+    lacking: list[int] = []  # their lines
 
     def visit(node: yaml.Node, path: KeyPath) -> Any:
         nonlocal count
@@ -172,10 +174,16 @@ def _construct(
             return [visit(child, (*path, index)) for index, child in enumerate(node.value)]
         value = _scalar(loader, node, file)
         if isinstance(value, str) and not verbatim.intersection(path[:1]):
-            return expand(value, lambda message: ConfigError(message, file, line))
+            before = len(missing)
+            value = expand(value, lambda message: ConfigError(message, file, line), missing)
+            if len(missing) > before:
+                lacking.append(line)
         return value
 
-    return visit(root, ())
+    whole = visit(root, ())
+    if missing:
+        raise ConfigError(_missing(missing), file, lacking[0])
+    return whole
 
 
 def _scalar(loader: yaml.SafeLoader, node: yaml.Node, file: Path) -> Any:
@@ -194,21 +202,36 @@ def _scalar(loader: yaml.SafeLoader, node: yaml.Node, file: Path) -> Any:
     return value
 
 
-def expand(text: str, error: Callable[[str], ConfigError]) -> str:
-    """Replace ``${NAME}`` and ``${NAME:-default}`` in `text`; ``$${`` is a plain ``${``."""
+def expand(text: str, error: Callable[[str], ConfigError], missing: dict[str, str]) -> str:
+    """Replace ``${NAME}``, ``${NAME:-default}`` and ``${NAME:?what it is}`` in `text`; ``$${`` is a plain ``${``.
+
+    What has no value is noted in `missing`, with how to say so, so that all of them can be named at once.
+    """
 
     def value(match: re.Match[str]) -> str:
         if match[0] == "$${":
             return "${"
-        found = os.environ.get(match["name"]) or match["default"]
+        name = match["name"]
+        found = os.environ.get(name) or match["default"]
         if found is None:
-            how = f"empty; ${{{match['name']}:-}} allows that" if match["name"] in os.environ else "not set"
-            raise error(f"the environment variable {match['name']} is {how}")
+            what = f" ({match['what'].strip()})" if match["what"] else ""
+            missing[name] = f"{name}{what} is empty; ${{{name}:-}} allows that" if name in os.environ else name + what
+            return ""
         if UNFIT.search(found):
-            raise error(f"the environment variable {match['name']} is not UTF-8 text")
+            raise error(f"the environment variable {name} is not UTF-8 text")
         return found
 
-    return re.sub(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}", value, text)
+    return re.sub(
+        r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*)|:\?(?P<what>[^}]*))?\}", value, text
+    )
+
+
+def _missing(missing: Mapping[str, str]) -> str:
+    """Name the environment variables that a file needs and this environment lacks, all in one sentence."""
+    if len(missing) == 1:
+        (words,) = missing.values()
+        return f"the environment variable {words}" + ("" if " is empty" in words else " is not set")
+    return f"{len(missing)} environment variables are not set: {', '.join(missing.values())}"
 
 
 def _explain(error: ValidationError, model: type[BaseModel], origin: Origin) -> ConfigError:

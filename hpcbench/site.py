@@ -2,22 +2,64 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from hpcbench import config, process
 from hpcbench.errors import ConfigError
 
 _VERBATIM = frozenset({"setup"})  # bash, which expands ${...} itself, on the site
+# Host and user names go to ssh as words of its command line: none may look like an option or hold shell code.
+_HOST = r"^[A-Za-z0-9_][A-Za-z0-9._:-]{0,252}$"
+_USER = r"^[A-Za-z0-9_][A-Za-z0-9._@-]{0,63}$"
+# What schedulers read as directives: no blank, quote, comment or line break can stand in it.
+_WORD = r"^[A-Za-z0-9_][A-Za-z0-9._:+,@/=-]{0,127}$"
+MEMORY = r"^[1-9][0-9]{0,6}(M|G|T)$"
+TIME = r"^[0-9]{1,4}:[0-5][0-9]:[0-5][0-9]$"
+
+Host = Annotated[str, Field(pattern=_HOST)]
+Word = Annotated[str, Field(pattern=_WORD)]
+Time = Annotated[str, Field(pattern=TIME)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Reach(config.Model):
+    """How a site is reached by ssh. What is left out comes from ``~/.ssh/config``."""
+
+    ssh: Host
+    user: Annotated[str, Field(pattern=_USER)] | None = None
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    identity: str | None = None  # file of a private key
+    known_hosts: str | None = None  # file of host keys, beside ssh's own
+    jump: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._@:,-]{0,252}$")] | None = None
+    then: list[Host] = []  # further hosts, each by ssh from the one before
+    login: Literal["key", "password", "passcode"] = "key"
+
+    @property
+    def kept_open(self) -> bool:
+        """Whether one connection is opened by a person (`hpcbench login`) and shared by all commands."""
+        return self.login == "passcode" or bool(self.then)
 
 
 class Job(config.Model):
     """What every job of a site gets, in site-neutral words."""
 
-    time: Annotated[str, Field(pattern=r"^[0-9]{1,4}:[0-5][0-9]:[0-5][0-9]$")] | None = None
+    account: Word | None = None
+    partition: Word | None = None  # Slurm
+    queue: Word | None = None  # PBS
+    nodes: Count | None = None
+    cores: Count | None = None
+    gpus: Annotated[int, Field(ge=0)] | None = None
+    gpu_type: Word | None = None
+    memory: Annotated[str, Field(pattern=MEMORY)] | None = None
+    time: Time | None = None
+    filesystems: Word | None = None  # PBS
+    select: Literal["nodes", "gpus"] = "nodes"  # PBS: what one chunk of `select=` is
+    directives: list[str] = []
 
     @field_validator("time")
     @classmethod
@@ -26,28 +68,72 @@ class Job(config.Model):
             raise ValueError("a limit of no time; leave the key out for no limit")
         return time
 
+    @field_validator("directives")
+    @classmethod
+    def _are_options(cls, directives: list[str]) -> list[str]:
+        for directive in directives:
+            if not re.fullmatch(r"-[A-Za-z-]{1,40}(?:[= ][^\0-\x1f\x7f\"'\\#$`]{1,200})?", directive):
+                raise ValueError(f"{directive!r} is not an option such as --mail-type=END")
+        return directives
+
     @property
     def seconds(self) -> int | None:
         """The time limit in seconds."""
-        if self.time is None:
-            return None
-        hours, minutes, seconds = (int(part) for part in self.time.split(":"))
-        return hours * 3600 + minutes * 60 + seconds
+        return None if self.time is None else seconds(self.time)
+
+
+class Limits(config.Model):
+    """What a site allows one user; what is left out is not limited, or found out by asking the scheduler."""
+
+    array: Annotated[int, Field(ge=0)] | None = None  # tasks of one array; 0: no arrays
+    submitted: Count | None = None  # jobs queued and running
+    running: Count | None = None
+    time: Time | None = None  # the longest a job may ask for
+
+
+class Endpoint(config.Model):
+    """An inference endpoint that speaks OpenAI's protocol."""
+
+    base_url: Annotated[str, Field(pattern=r"^https?://[^\s]{1,500}$")]
+    model: str
+    aliases: list[str] = []  # other names the model has had there
+    token: Token | None = None
+    status: str | None = None  # where it tells which models are ready
+    models: str | None = None  # where it lists them, when not under base_url
+
+
+class Token(config.Model):
+    """Where a token is read from at the moment of use: an environment variable, or what a command prints."""
+
+    env: config.Variable | None = None
+    command: list[str] = []
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Token:
+        if self.env is None and not self.command:
+            raise ValueError("name an environment variable (env) or a command")
+        return self
+
+
+Endpoint.model_rebuild()
 
 
 class Site(config.FileModel):
     """Where jobs run. `name` is the file's name without its ending."""
 
     title: str
-    reach: Literal["local"] = "local"
-    scheduler: Literal["process"] = "process"
-    slots: Annotated[int, Field(ge=1)] = 1
-    cores: Annotated[int, Field(ge=1)] | None = None
+    reach: Literal["local"] | Reach = "local"
+    scheduler: Literal["process", "slurm", "pbs", "cerebras", "notebook", "modal"] = "process"
+    folder: str | None = None
+    slots: Count = 1
+    cores: Count | None = None
     oversubscribe: bool = False
     python: str | None = None
     job: Job = Job()
+    limits: Limits = Limits()
     env: dict[config.Variable, str] = {}
     setup: str = ""
+    endpoint: Endpoint | None = None
     benchmark: str | None = None
 
     @property
@@ -56,9 +142,19 @@ class Site(config.FileModel):
         return self.origin.file.stem
 
     @property
+    def here(self) -> bool:
+        """Whether jobs are processes of this machine, which the feeder starts."""
+        return self.reach == "local" and self.scheduler == "process"
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether a person (or a vendor's tool) carries the run there and its results back."""
+        return self.scheduler in ("notebook", "modal")
+
+    @property
     def interpreter(self) -> str:
-        """The Python that runs workloads: the site's, or the one that runs hpcbench."""
-        return self.python or sys.executable
+        """The Python that runs workloads: the site's; here, the one that runs hpcbench."""
+        return self.python or (sys.executable if self.reach == "local" and not self.by_hand else "python3")
 
     @property
     def available_cores(self) -> list[int]:
@@ -66,22 +162,44 @@ class Site(config.FileModel):
         return process.cores()[: self.cores]
 
 
+def seconds(time: str) -> int:
+    """Return the seconds of ``HH:MM:SS``."""
+    hours, minutes, rest = (int(part) for part in time.split(":"))
+    return hours * 3600 + minutes * 60 + rest
+
+
 def load(name: str) -> Site:
     """Read a site by name, from ``./sites``, the user's configuration or the built-in ones."""
-    return config.load(config.find("sites", "*.yaml", name), Site, verbatim=_VERBATIM)
+    return _load(config.find("sites", "*.yaml", name))
 
 
 def load_all() -> dict[str, Site | ConfigError]:
     """Read every site on the search path; what cannot be read stands as its error."""
     sites: dict[str, Site | ConfigError] = {}
     for name, file in config.available("sites", "*.yaml").items():
-        sites[name] = load_file(file)
+        try:
+            sites[name] = _load(file)
+        except ConfigError as error:
+            sites[name] = error
     return sites
 
 
-def load_file(file: Path) -> Site | ConfigError:
-    """Read one site file; a mistake is returned, not raised."""
-    try:
-        return config.load(file, Site, verbatim=_VERBATIM)
-    except ConfigError as error:
-        return error
+def _load(file: Path) -> Site:
+    site = config.load(file, Site, verbatim=_VERBATIM)
+    _check(site)
+    return site
+
+
+def _check(site: Site) -> None:
+    """Check what one key says against another."""
+    error = site.origin.error
+    if site.reach != "local" and site.by_hand:
+        raise error(f"scheduler {site.scheduler}: it is not reached by ssh; leave `reach` out", "reach")
+    if site.reach != "local" and site.folder is None:
+        raise error("the key 'folder' is missing: where runs are kept on the site, such as $HOME/hpcbench")
+    if site.job.partition and site.scheduler == "pbs":
+        raise error("job.partition: PBS has queues; use job.queue", "job", "partition")
+    if site.job.queue and site.scheduler == "slurm":
+        raise error("job.queue: Slurm has partitions; use job.partition", "job", "queue")
+    if site.job.time and site.limits.time and seconds(site.job.time) > seconds(site.limits.time):
+        raise error(f"job.time: {site.job.time} is over the site's limit, {site.limits.time}", "job", "time")

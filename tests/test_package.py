@@ -51,7 +51,7 @@ def test_a_wheel_holds_sites_templates_workloads_and_the_types_marker(tmp_path):
         "hpcbench/py.typed",
         "hpcbench/sites/local.yaml",
         "hpcbench/templates/gpt2/benchmark.yaml",
-        "hpcbench/templates/jobs/bash.sh.j2",
+        "hpcbench/templates/jobs/case.sh.j2",
         "hpcbench/templates/reports/report.md.j2",
         "hpcbench/workloads/gpt2.py",
         "hpcbench/workloads/measure.py",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcbench import benchmark as benchmarks
-from hpcbench import config, process, provenance, render
+from hpcbench import config, directives, process, provenance, render
 from hpcbench import site as sites
 from hpcbench.errors import ConfigError, RunError, UsageError
 from hpcbench.plan import Plan, Sweep, plan
@@ -113,8 +113,8 @@ def _check_cores(planned: Plan) -> None:
     for site in planned.sites:
         available = len(site.available_cores)
         for case in planned.cases:
-            if case.site == site.name and not site.oversubscribe:
-                wanted = render.cores(planned.benchmark, case)
+            if site.here and case.site == site.name and not site.oversubscribe:
+                wanted = directives.resources_of(planned.benchmark, case, site).cores or 1
                 if wanted > available:
                     raise ConfigError(
                         f"case {case.name} asks for {wanted} cores and site {site.name} has {available}: "

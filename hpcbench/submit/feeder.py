@@ -136,7 +136,7 @@ class _Feeder:
 
     def _free(self, case: str) -> list[int] | None:
         """Choose the cores of a case: None when too many are taken, all where it asks for more than there are."""
-        wanted = int(self.run.case(case).get("cores", 1))
+        wanted = int((self.run.case(case).get("resources") or {}).get("cores") or 1)
         if wanted > len(self.cores):
             return list(self.cores) if not self.running else None
         taken = {core for case in self.running for core in self.pinned.get(case, [])}
