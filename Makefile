@@ -7,7 +7,9 @@ BIN := $(VENV)/bin
 PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
 # what tests use for real; installed when root, else the tests that need one say so and are skipped
-DEBIAN := linux-perf time
+DEBIAN := linux-perf time \
+  slurm-wlm slurmd slurmctld slurm-client slurm-wlm-basic-plugins munge slurmdbd mariadb-server-core mariadb-client-core \
+  openssh-server openssh-client libpam-oath oathtool iproute2
 comma := ,
 # passive: on a machine that does something else too, threads that spin while they wait would take minutes
 SMALL := --size small --steps 20 --omp-wait passive

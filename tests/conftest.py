@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["services.fixtures"]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):

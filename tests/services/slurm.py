@@ -37,7 +37,7 @@ SETTINGS = {
     "KillWait": 2,
     "MaxArraySize": 1001,
     "MaxJobCount": 50000,
-    "MessageTimeout": 10,
+    "MessageTimeout": 10,  # for as long a client tries to reach a controller that is down
     "MinJobAge": 3600,  # finished jobs stay countable for as long as tests run
     "ReturnToService": 1,  # a node that was taken down stays down until it is told otherwise
     "SlurmctldTimeout": 10,
@@ -173,6 +173,8 @@ class Slurm:
         if accounting:
             self.run("sacctmgr", "-i", "add", "account", "hpcbench")
             self.run("sacctmgr", "-i", "add", "user", getpass.getuser(), "account=hpcbench")
+            # root has an account of its own before
+            self.run("sacctmgr", "-i", "modify", "user", getpass.getuser(), "set", "DefaultAccount=hpcbench")
 
     def _start_munge(self) -> None:
         munge = self.folder / "munge"
