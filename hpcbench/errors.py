@@ -3,7 +3,8 @@
     HpcbenchError          exit status 1
     ├── ConfigError        2  a file that a person wrote is wrong (names the file and line)
     ├── UsageError         2  a command line or call is wrong
-    └── RunError           2  a run folder cannot be found, written or taken over
+    ├── RunError           2  a run folder cannot be found, written or taken over
+    └── SiteError          3  a site cannot be reached, lets nobody in, or its scheduler does not answer
 
 An error is one line: what was found, what was expected, what to do next.
 """
@@ -42,6 +43,19 @@ class RunError(HpcbenchError):
     """A run folder cannot be found, written or taken over."""
 
     exit_code = 2
+
+
+class SiteError(HpcbenchError):
+    """A site cannot be reached, lets nobody in, or its scheduler does not answer. Nothing is known of its jobs then.
+
+    `needs_login` says that a person has to open the connection first (`hpcbench login`).
+    """
+
+    exit_code = 3
+
+    def __init__(self, message: str, *, needs_login: bool = False) -> None:
+        self.needs_login = needs_login
+        super().__init__(message)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from hpcbench.metrics import COLUMNS, COUNTED, plural, quantity, rows, shown
-from hpcbench.run import FINAL, CaseState, Run
+from hpcbench.run import Run
+from hpcbench.state import FINAL, CaseState
 
 if TYPE_CHECKING:
     from hpcbench.metrics import Metrics

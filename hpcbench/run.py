@@ -1,12 +1,11 @@
 """The run folder: what was planned, the journal of what was done, and the true state of every case.
 
-    logs/<run>/run.json        what was asked for and where (written once)
-               journal.jsonl   what hpcbench did, one JSON object a line; only the holder of `lock` appends
-               lock            held by the one process that works on the run
-               cancel/         an empty file for each case that someone wants cancelled
-               <case>/         the bundle; started.json and exit.json are the job's own word
-
-A case's state is derived from the journal and from what its job wrote, never stored.
+logs/<run>/run.json        what was asked for and where (written once)
+journal.jsonl   what hpcbench did, one JSON object a line; only holders of a lock append
+lock            held by the one process that runs cases on this machine
+lock.<site>     held by the one process that works on the jobs at a site
+cancel/         an empty file for each case that someone wants cancelled
+<case>/         the bundle; started.json and exit.json are the job's own word
 """
 
 from __future__ import annotations
@@ -24,33 +23,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
-from hpcbench import process
+from hpcbench import state
 from hpcbench.errors import RunError, nearest
-from hpcbench.process import Job
-
-State = Literal[
-    "planned", "submitting", "queued", "running", "completed", "failed", "timeout", "out_of_memory",
-    "node_failure", "cancelled", "lost", "unknown",
-]  # fmt: skip
-FINAL = frozenset({"completed", "failed", "timeout", "out_of_memory", "node_failure", "cancelled", "lost"})
+from hpcbench.state import CaseState, State, number, read_json
 
 _CASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,200}")
-_TAIL = 64 * 1024  # bytes at the end of a log that are looked at for the end marker and the cause of a failure
-
-
-@dataclass(frozen=True)
-class CaseState:
-    """Where a case stands. Times are Unix seconds; `reason` says why it did not complete."""
-
-    case: str
-    state: State
-    reason: str = ""
-    started: float | None = None
-    ended: float | None = None
-    job: Job | None = None
-    exit_status: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,12 +51,12 @@ class Run:
 
     def case(self, name: str) -> dict[str, Any]:
         """Read a case's ``case.json``."""
-        return _read_json(self.folder / name / "case.json") or {}
+        return read_json(self.folder / name / "case.json") or {}
 
     @classmethod
     def load(cls, folder: Path) -> Run:
         """Open a run folder; raises `RunError`."""
-        record = _read_json(folder / "run.json")
+        record = read_json(folder / "run.json")
         if record is None or not isinstance(record.get("cases"), list):
             raise RunError(f"{folder} is not a run: it has no readable run.json")
         cases = record["cases"]
@@ -101,7 +80,7 @@ class Run:
                     runs.append(cls.load(folder))
             if not runs:
                 raise RunError(f"there is no readable run in {logs}/")
-            return max(runs, key=lambda run: _number(run.record, "created") or 0.0)
+            return max(runs, key=lambda run: number(run.record, "created") or 0.0)
         exact = [folder for folder in found if folder.name == name]
         matches = exact or [folder for folder in found if folder.name.startswith(name)]
         if not matches:
@@ -163,73 +142,22 @@ class Run:
         Cases in `settled` are taken from there: whoever asks again and again need not have the ended ones derived
         anew.
         """
-        by_case: dict[str, list[dict[str, Any]]] = {}
-        for event in self.journal():
-            by_case.setdefault(str(event.get("case", "")), []).append(event)
+        events = state.by_case(self.journal())
         waiting: State = "queued" if self.busy() else "planned"
         wanted = self.cases if cases is None else cases
-        return [settled.get(name) or self._state(name, by_case.get(name, []), waiting) for name in wanted]
+        return [settled.get(name) or self._state(name, events.get(name, []), waiting) for name in wanted]
 
     def _state(self, name: str, events: Sequence[Mapping[str, Any]], waiting: State) -> CaseState:
-        folder = self.folder / name
-        happened = {event["event"]: event for event in events}
-        started = _read_json(folder / "started.json")
-        job = _job(started) or _job(happened.get("started"))
-        began = _number(started or happened.get("started") or {}, "time")
-        running = job is not None and process.alive(job)
-        record = _read_json(
-            folder / "exit.json"
-        )  # after asking for the job: it is written before the job's process ends
-        if record is not None:
-            state, reason = self._ended(name, record, cancelled="cancelled" in happened)
-            exit_status = record.get("status") if isinstance(record.get("status"), int) else None
-            return CaseState(
-                name, state, reason, _number(record, "started"), _number(record, "ended"), job, exit_status
-            )
-        if job is not None and running:
-            return CaseState(name, "running", "", began, None, job)
-        if job is not None and running is None:
-            return CaseState(name, "unknown", f"runs on {job.host}, which cannot be asked from here", began, None, job)
-        if "cancelled" in happened:
-            return CaseState(name, "cancelled", "cancelled before it ended", began, None, job)
-        if "ended" in happened:
-            how = happened["ended"].get("how") or "without a word"
-            return CaseState(name, "failed", f"the job script itself ended ({how})", began, None, job)
-        if job is not None:
-            return CaseState(name, "lost", "its process is gone and left no exit record", began, None, job)
-        if started is not None or (folder / "started.json").exists():
-            return CaseState(name, "lost", "it started, but not even its process number was written", began)
-        return CaseState(name, "submitting" if "submitting" in happened else waiting)
+        folder, description = self.folder / name, self.case(name)
+        if description.get("site") in self.places:
+            return state.there(folder, name, description, events)
+        return state.here(folder, name, description, events, waiting)
 
-    def _ended(self, name: str, record: Mapping[str, Any], *, cancelled: bool) -> tuple[State, str]:
-        """Tell how a case ended from its exit record, its logs and its benchmark's end marker."""
-        status, signal, why = record.get("status"), record.get("signal"), record.get("reason")
-        if why == "time_limit":
-            return "timeout", "ended at its time limit"
-        if why == "terminated":
-            return ("cancelled", "ended on request") if cancelled else ("failed", "was told to stop from outside")
-        if why == "setup":
-            return "failed", f"the site's setup ended with status {status} before the program began"
-        if status == 0 and signal is None:
-            end = self.case(name).get("end")
-            mark = (end.get("file"), end.get("text")) if isinstance(end, dict) else (None, None)
-            if end is None or (isinstance(mark[1], str) and mark[1].encode() in self._log_tail(name, mark[0])):
-                return "completed", ""
-            return "failed", f"exit status 0, but {mark[0]} has no end marker"
-        from hpcbench.formats.failures import out_of_memory
-
-        logs = _tail(self.folder / name / "stderr.log") + b"\n" + _tail(self.folder / name / "stdout.log")
-        memory = out_of_memory(logs)
-        if memory is None and signal == "KILL" and _number(record, "oom_kills"):
-            memory = "the kernel killed a process for memory while it ran"
-        how = f"killed by signal {signal}" if signal else f"exit status {status}"
-        return ("out_of_memory", f"{how}: {memory}") if memory else ("failed", how)
-
-    def _log_tail(self, case: str, file: object) -> bytes:
-        """Read the end of a log of a case; nothing where a case.json names no file inside the case's folder."""
-        if not isinstance(file, str) or Path(file).is_absolute() or ".." in Path(file).parts:
-            return b""
-        return _tail(self.folder / case / file)
+    @property
+    def places(self) -> dict[str, Any]:
+        """The sites of this run that have a scheduler or are another machine, and how they are reached."""
+        places = self.record.get("places")
+        return places if isinstance(places, dict) else {}
 
     def busy(self) -> bool:
         """Tell whether a process works on this run now."""
@@ -243,13 +171,13 @@ class Run:
         return False
 
     @contextlib.contextmanager
-    def take(self, patience: float = 1.0) -> Iterator[Journal]:
-        """Become the one process that works on this run; raises `RunError` when another does.
+    def take(self, patience: float = 1.0, site: str = "") -> Iterator[Journal]:
+        """Become the one process that works on this run, or on its jobs at `site`; raises `RunError` when another does.
 
         Tries for `patience` seconds, because `busy` holds the lock for an instant.
         """
         try:
-            lock = (self.folder / "lock").open("ab")
+            lock = (self.folder / (f"lock.{site}" if site else "lock")).open("ab")
         except OSError as error:
             raise RunError(f"cannot write in {self.folder}/: {error.strerror}") from None
         with lock:  # flock, not lockf: a lockf lock is lost as soon as this process closes any handle of the file
@@ -260,7 +188,9 @@ class Run:
                     break
                 except BlockingIOError:
                     if time.monotonic() > deadline:
-                        raise RunError(f"another hpcbench works on {self.name}{self._worker()}") from None
+                        raise RunError(
+                            f"another hpcbench works on {self.name}{'' if site else self._worker()}"
+                        ) from None
                     time.sleep(0.05)
                 except OSError as error:  # Lustre mounted without its flock option, for one
                     raise RunError(f"cannot lock {lock.name}: {error.strerror}") from None
@@ -306,45 +236,19 @@ class Journal:
     def append(self, event: str, **fields: Any) -> None:
         """Append an event, stamped with the time."""
         line = (json.dumps({"time": time.time(), "event": event, **fields}) + "\n").encode()
-        if self._stream.write(line) != len(line):  # a full disk takes a part without a word
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.fsync(self._stream.fileno())
+        fcntl.flock(self._stream, fcntl.LOCK_EX)  # a run on several sites has a writer for each
+        try:
+            if self._stream.write(line) != len(line):  # a full disk takes a part without a word
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._stream.fileno())
+        finally:
+            fcntl.flock(self._stream, fcntl.LOCK_UN)
 
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stream.close()
-
-
-def _job(record: Mapping[str, Any] | None) -> Job | None:
-    try:
-        return None if record is None else Job(record["host"], int(record["pid"]), int(record["birth"]), record["boot"])
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _number(record: Mapping[str, Any], key: str) -> float | None:
-    value = record.get(key)
-    return float(value) if isinstance(value, int | float) else None
-
-
-def _read_json(file: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(file.read_bytes()) if file.is_file() else None  # a pipe would be waited for without end
-    except (OSError, ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _tail(file: Path) -> bytes:
-    try:
-        with file.open("rb") as stream:
-            stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, stream.tell() - _TAIL))
-            return stream.read()
-    except OSError:
-        return b""
 
 
 def _write(file: Path, content: bytes) -> None:

@@ -15,7 +15,8 @@ from hpcbench.metrics import plural
 
 if TYPE_CHECKING:
     from hpcbench.benchmark import Benchmark
-    from hpcbench.run import CaseState, Run
+    from hpcbench.run import Run
+    from hpcbench.state import CaseState
 
 
 class _SubmitCommand(click.Command):
@@ -203,7 +204,8 @@ def wait(run: str | None, logs: Path, as_json: bool) -> None:
 def cancel(run: str | None, cases: tuple[str, ...], logs: Path, as_json: bool) -> None:
     """Cancel RUN, or only the CASES named. What has ended stays as it is."""
     from hpcbench import progress
-    from hpcbench.run import FINAL, Run
+    from hpcbench.run import Run
+    from hpcbench.state import FINAL
     from hpcbench.submit import cancel as cancel_run
 
     found = Run.find(run, logs)
@@ -241,7 +243,7 @@ def resume(run: str | None, wait_for_it: bool, logs: Path, as_json: bool) -> Non
 def _finish(run: Run, *, as_json: bool, kind: str) -> NoReturn:
     """Wait for a run with progress, then exit with what came of it."""
     from hpcbench import progress
-    from hpcbench.run import FINAL
+    from hpcbench.state import FINAL
     from hpcbench.submit import wait as wait_for
 
     try:

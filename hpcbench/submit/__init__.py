@@ -12,7 +12,8 @@ from hpcbench import config, directives, process, provenance, render
 from hpcbench import site as sites
 from hpcbench.errors import ConfigError, RunError, UsageError
 from hpcbench.plan import Plan, Sweep, plan
-from hpcbench.run import FINAL, CaseState, Run
+from hpcbench.run import Run
+from hpcbench.state import FINAL, CaseState
 from hpcbench.submit import feeder
 
 

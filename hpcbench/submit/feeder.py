@@ -20,7 +20,8 @@ from hpcbench import process, provenance
 from hpcbench.errors import HpcbenchError, RunError
 from hpcbench.process import Job
 from hpcbench.render import JOB_SCRIPT
-from hpcbench.run import FINAL, CaseState, Journal, Run
+from hpcbench.run import Journal, Run
+from hpcbench.state import FINAL, CaseState
 
 _POLL = 1.0  # seconds between looks for a cancel request; the end of a case is noticed at once
 _FOREVER = 60 * 24 * 3650  # submitit wants a time limit in minutes; the feeder ends by itself

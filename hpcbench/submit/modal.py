@@ -38,8 +38,8 @@ def app(
     same file. Results come back as ``<run>-results.zip`` beside the file, with ``<case>/...``, and stay in the volume
     `VOLUME`, from where a second start goes on.
 
-    `gpu` is a kind, with how many after a colon: ``A100-80GB:4``. `timeout` limits the whole run, in seconds. `packages`
-    are installed into the image, `setup` is bash that runs before the first case. Raises `ConfigError`.
+    `gpu` is a kind, with how many after a colon: ``A100-80GB:4``. `timeout` limits the whole run, in seconds.
+    `packages` are installed into the image, `setup` is bash that runs before the first case. Raises `ConfigError`.
     """
     kind, colon, count = (gpu or "").partition(":")
     if gpu is not None and kind not in GPUS:
@@ -60,8 +60,8 @@ def app(
         "SAME": list(shared.same),
         "CASES": own,
     }
-    functions = [notebook.last_lines, notebook.is_running, notebook.how_it_ended, notebook.run_case]
-    functions += [notebook.set_up, notebook.save, notebook.pack]
+    functions: list[Callable[..., object]] = [notebook.last_lines, notebook.is_running, notebook.how_it_ended]
+    functions += [notebook.run_case, notebook.set_up, notebook.save, notebook.pack]
     parts = [
         _HEAD,
         "\n".join(f"{_COMMENTS[name]}{name} = {notebook.literal(value)}" for name, value in values.items()),
@@ -76,8 +76,8 @@ def next_steps(run: str, file: Path) -> str:
     """Say what a person does with the app's file."""
     steps = [
         shlex.join(["modal", "run", str(file)]),
+        f"# where that was lost, the same again goes on; or look with modal volume get {VOLUME} {run} FOLDER",
         f"hpcbench fetch {run} --from {shlex.quote(str(file.with_name(f'{run}-results.zip')))}",
-        f"If the connection was lost: the same again goes on, or look with modal volume get {VOLUME} {run} FOLDER",
     ]
     if not shutil.which("modal"):
         steps.insert(0, "pip install modal && modal setup      # once: an account, and this machine made known to it")
@@ -156,7 +156,9 @@ def run_all(same: dict[str, bytes], own: dict[str, dict[str, bytes]]) -> bytes:
         folder, kept = place / case, Path(RESULTS, RUN, case)
         bundle = {**same, **files}
         if is_kept(kept, bundle):
+            print("    " + how_it_ended(kept) + ", before; its results are in the volume", flush=True)
             shutil.copytree(kept, folder)
+            continue
         for name, content in bundle.items():
             save(str(folder / name), content)
         print("    " + run_case(folder), flush=True)

@@ -176,6 +176,7 @@ def call(command: Sequence[str], seconds: float, say: Callable[[str], object]) -
 
 
 def need(tool: str, install: str) -> None:
+    """Raise `RunError` where a vendor's command line tool is not installed."""
     if not shutil.which(tool):
         raise RunError(f"there is no {tool} on PATH: {install}")
 
@@ -322,8 +323,8 @@ This notebook runs a benchmark, {cases} one after another{machine}, and packs wh
 _FILES_HEAD = """\
 ## The program
 
-Each of the next cells writes one file. Edit a program where it stands; leave the number of lines of `job.sh` and
-`case.json`, where each case has some lines of its own.
+Each of the next cells writes one file. Edit the program as you like. `job.sh` and `case.json` are those of the first
+case; further down, the others replace some of their lines by number, so leave no line out and add none there.
 """
 
 _SETUP_HEAD = """\
@@ -420,7 +421,7 @@ def run_case(folder: Path) -> str:
         while is_running(folder):
             time.sleep(1)
     if how_it_ended(folder):
-        return how_it_ended(folder) + ", in an earlier run of this cell"
+        return how_it_ended(folder) + ", before"
     # job.sh runs a case only once: what an interrupted attempt left would keep it from starting
     for name in ("started.json", "exit.json", "stdout.log", "stderr.log", "perf.txt"):
         (folder / name).unlink(missing_ok=True)

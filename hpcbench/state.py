@@ -1,0 +1,234 @@
+"""Where a case stands: derived from the journal and from what its job wrote, never stored."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hpcbench import process
+from hpcbench.process import Job
+
+State = Literal[
+    "planned", "submitting", "queued", "running", "completed", "failed", "timeout", "out_of_memory",
+    "node_failure", "cancelled", "lost", "unknown",
+]  # fmt: skip
+FINAL = frozenset({"completed", "failed", "timeout", "out_of_memory", "node_failure", "cancelled", "lost"})
+FAILED = FINAL - {"completed"}
+_WORDS = FINAL | {"planned", "submitting", "queued", "running", "unknown"}
+
+_TAIL = 64 * 1024  # bytes at the end of a log that are looked at for the end marker and the cause of a failure
+
+
+@dataclass(frozen=True)
+class CaseState:
+    """Where a case stands. Times are Unix seconds; `reason` says why it did not complete, or what it waits for.
+
+    `job` is a process of this machine; `job_id` is the scheduler's name for the job, or none.
+    """
+
+    case: str
+    state: State
+    reason: str = ""
+    started: float | None = None
+    ended: float | None = None
+    job: Job | None = None
+    exit_status: int | None = None
+    job_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What the journal says of a case's latest submission to a scheduler."""
+
+    group: str
+    index: int | None  # in an array
+    job_id: str | None
+    log: str  # what the scheduler itself wrote about the job, below the run's folder
+
+
+def submission(case: str, events: Sequence[Mapping[str, Any]]) -> Submission | None:
+    """Return the latest submission of a case; None where there is none, or it was refused."""
+    for event in reversed(events):
+        cases = event.get("cases")
+        if event["event"] in ("again", "rejected"):
+            return None
+        if event["event"] in ("submitting", "submitted") and isinstance(cases, list):
+            group = str(event.get("group"))
+            index = cases.index(case) if event.get("array") else None
+            job = event.get("job")
+            log = f"{case}/scheduler.log" if index is None else f"groups/{group}.{index}.log"
+            job_id = None if job is None else str(job) if index is None else f"{job}_{index}"
+            return Submission(group, index, job_id, log)
+    return None
+
+
+def by_case(journal: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Sort the events of a journal by the cases they tell of; a new attempt begins anew."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for event in journal:
+        cases = event.get("cases")
+        told = event.get("states") if event["event"] == "observed" else cases
+        names = told if isinstance(told, list | dict) else [event.get("case", "")]
+        for name in names:
+            events = found.setdefault(str(name), [])
+            if event["event"] == "again":
+                events.clear()
+            events.append(event)
+    return found
+
+
+def here(folder: Path, case: str, description: Mapping[str, Any], events: Sequence[Mapping[str, Any]],
+         waiting: State) -> CaseState:  # fmt: skip
+    """Derive the state of a case that runs as a process of this machine."""
+    happened = {event["event"]: event for event in events}
+    started = read_json(folder / "started.json")
+    job = _job(started) or _job(happened.get("started"))
+    began = number(started or happened.get("started") or {}, "time")
+    running = job is not None and process.alive(job)
+    record = read_json(folder / "exit.json")  # after asking for the job: it is written before the job's process ends
+    if record is not None:
+        return _ended(folder, case, description, record, job=job, cancelled="cancelled" in happened)
+    if job is not None and running:
+        return CaseState(case, "running", "", began, None, job)
+    if job is not None and running is None:
+        return CaseState(case, "unknown", f"runs on {job.host}, which cannot be asked from here", began, None, job)
+    if "cancelled" in happened:
+        return CaseState(case, "cancelled", "cancelled before it ended", began, None, job)
+    if "ended" in happened:
+        how = happened["ended"].get("how") or "without a word"
+        return CaseState(case, "failed", f"the job script itself ended ({how})", began, None, job)
+    if job is not None:
+        return CaseState(case, "lost", "its process is gone and left no exit record", began, None, job)
+    if started is not None or (folder / "started.json").exists():
+        return CaseState(case, "lost", "it started, but not even its process number was written", began)
+    return CaseState(case, "submitting" if "submitting" in happened else waiting)
+
+
+def there(folder: Path, case: str, description: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> CaseState:
+    """Derive the state of a case that a scheduler runs: from its exit record, else what the scheduler last said.
+
+    The scheduler's word alone never makes a case completed: a job that it counts as done, and that left no exit record,
+    is lost.
+    """
+    happened = {event["event"]: event for event in events}
+    sent = submission(case, events)
+    job_id = sent.job_id if sent else None
+    started = read_json(folder / "started.json")
+    began = number(started or {}, "time")
+    record = read_json(folder / "exit.json")
+    state, reason, over = _observed(happened.get("observed"), case)
+    if record is not None:
+        ended = _ended(folder, case, description, record, job_id=job_id, cancelled="cancelled" in happened)
+        if ended.state == "completed" or over is None or over != ended.ended:
+            return ended
+        return CaseState(case, state or "queued", reason, began, job_id=job_id)  # the scheduler runs it once more
+    if state == "completed":
+        return CaseState(
+            case, "lost", reason or "the scheduler says it ended; it left no exit record", began, job_id=job_id
+        )
+    if state == "failed" and sent is not None:
+        memory = _memory(tail(folder.parent / sent.log))
+        if memory:
+            return CaseState(case, "out_of_memory", f"{reason}: {memory}", began, job_id=job_id)
+    if "cancelled" in happened and (sent is None or job_id is None or state in (None, "lost")):
+        return CaseState(case, "cancelled", "cancelled before it ended", began, job_id=job_id)
+    if state is not None:
+        return CaseState(case, state, reason, began, job_id=job_id)
+    if "rejected" in happened and sent is None:
+        return CaseState(case, "failed", f"not accepted: {happened['rejected'].get('message', '')}")
+    if sent is None:
+        return CaseState(case, "planned")
+    return CaseState(case, "queued" if job_id else "submitting", "", began, job_id=job_id)
+
+
+def _observed(event: Mapping[str, Any] | None, case: str) -> tuple[State | None, str, float | None]:
+    """Read what the scheduler last said of a case, and the end of the exit record that it overrules."""
+    told = (event or {}).get("states", {}).get(case)
+    if not (isinstance(told, list) and len(told) >= 2 and told[0] in _WORDS):
+        return None, "", None
+    over = told[2] if len(told) > 2 and isinstance(told[2], int | float) else None
+    return told[0], str(told[1]), over
+
+
+def _ended(
+    folder: Path, case: str, description: Mapping[str, Any], record: Mapping[str, Any], *, cancelled: bool,
+    job: Job | None = None, job_id: str | None = None,
+) -> CaseState:  # fmt: skip
+    state, reason = _how(folder, description, record, cancelled=cancelled)
+    status = record.get("status") if isinstance(record.get("status"), int) else None
+    return CaseState(case, state, reason, number(record, "started"), number(record, "ended"), job, status, job_id)
+
+
+def _how(
+    folder: Path, description: Mapping[str, Any], record: Mapping[str, Any], *, cancelled: bool
+) -> tuple[State, str]:
+    """Tell how a case ended from its exit record, its logs and its benchmark's end marker."""
+    status, signal, why = record.get("status"), record.get("signal"), record.get("reason")
+    if why == "time_limit":
+        return "timeout", "ended at its time limit"
+    if why == "terminated":
+        return ("cancelled", "ended on request") if cancelled else ("failed", "was told to stop from outside")
+    if why == "setup":
+        return "failed", f"the site's setup ended with status {status} before the program began"
+    if status == 0 and signal is None:
+        end = description.get("end")
+        mark = (end.get("file"), end.get("text")) if isinstance(end, dict) else (None, None)
+        found = record.get("end")  # job scripts of before looked for no mark
+        if end is None or (found if isinstance(found, bool) else _has_mark(folder, *mark)):
+            return "completed", ""
+        return "failed", f"exit status 0, but {mark[0]} has no end marker"
+    memory = _memory(tail(folder / "stderr.log") + b"\n" + tail(folder / "stdout.log"))
+    if memory is None and signal == "KILL" and number(record, "oom_kills"):
+        memory = "the kernel killed a process for memory while it ran"
+    how = f"killed by signal {signal}" if signal else f"exit status {status}"
+    return ("out_of_memory", f"{how}: {memory}") if memory else ("failed", how)
+
+
+def _memory(log: bytes) -> str | None:
+    from hpcbench.formats.failures import out_of_memory
+
+    return out_of_memory(log)
+
+
+def _has_mark(folder: Path, file: object, text: object) -> bool:
+    """Look at the end of a log; never at one outside the case's folder, whatever a case.json says."""
+    if not isinstance(file, str) or not isinstance(text, str) or Path(file).is_absolute() or ".." in Path(file).parts:
+        return False
+    return text.encode() in tail(folder / file)
+
+
+def _job(record: Mapping[str, Any] | None) -> Job | None:
+    try:
+        return None if record is None else Job(record["host"], int(record["pid"]), int(record["birth"]), record["boot"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def number(record: Mapping[str, Any], key: str) -> float | None:
+    """Return a number of a record that may hold anything."""
+    value = record.get(key)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def read_json(file: Path) -> dict[str, Any] | None:
+    """Read a JSON object; None where there is none."""
+    try:
+        value = json.loads(file.read_bytes()) if file.is_file() else None  # a pipe would be waited for without end
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def tail(file: Path) -> bytes:
+    """Read the last 64 KiB of a log; nothing where it cannot be read."""
+    try:
+        with file.open("rb") as stream:
+            stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, stream.tell() - _TAIL))
+            return stream.read()
+    except OSError:
+        return b""
