@@ -237,16 +237,16 @@ def _file_cell(folder: str, name: str, data: bytes) -> str:
 def _editor_keeps(text: str) -> bool:
     """Tell whether a cell holds exactly this text below its first line.
 
-    A cell ends with one line end, whatever stands there; editors replace other line ends and letters that show
-    nothing; IPython takes ``>>>`` and ``In [1]:`` for a copied prompt and removes them.
+    A cell loses what is blank at its end, but for one line end, and may lose the spaces of a line of spaces; editors
+    replace other line ends and letters that show nothing; IPython takes ``>>>`` and ``In [1]:`` for a copied prompt
+    and removes them.
     """
     lines = text.split("\n")
     return (
-        text.endswith("\n")
-        and not text.endswith("\n\n")
-        and text.strip() != ""
+        text == text.rstrip() + "\n"
+        and text != "\n"
         and all(line.replace("\t", "").isprintable() for line in lines)
-        and not any(re.match(r"\s*>>>", line) for line in lines)
+        and not any(line.isspace() or re.match(r"\s*>>>", line) for line in lines)
         and not re.match(r"\s*(\.\.\.|In ?\[)", lines[0])
     )
 

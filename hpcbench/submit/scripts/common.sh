@@ -1,0 +1,203 @@
+# What every command of hpcbench on a site begins with: bash, coreutils, tar, gzip and find, nothing to install.
+# It answers in lines that begin with "hb" and a tab; what a login shell prints besides is passed over.
+trap '' PIPE HUP # a client that goes away must not stop a submission half-way
+hb_tmp=$(mktemp -d 2>/dev/null) || { printf 'hb\tproblem\t%s\n' "cannot write in ${TMPDIR:-/tmp} there"; exit 0; }
+trap 'rm -rf -- "$hb_tmp"' EXIT
+
+hb_line() { # WORD...
+  local IFS=$'\t'
+  printf 'hb\t%s\n' "$*"
+}
+hb_text() { # NAME STATUS TEXT: text of several lines, its length ahead
+  local LC_ALL=C
+  printf 'hb\ttext\t%s\t%d\t%d\n%s\n' "$1" "$2" "${#3}" "$3"
+}
+hb_ask() { # NAME COMMAND...: what a command printed, and what it complained of
+  local name=$1 out status
+  shift
+  out=$("$@" 2>"$hb_tmp/err")
+  status=$?
+  hb_text "$name" "$status" "$out"
+  hb_text "$name-errors" "$status" "$(<"$hb_tmp/err")"
+}
+hb_stop() { # SENTENCE
+  hb_line problem "${*//$'\n'/ }"
+  exit 0
+}
+hb_errors() { # what the last command complained of, on one line
+  tr -s '\n\t' '  ' <"$hb_tmp/err" | cut -c1-500
+}
+hb_expand() { # TEXT: a leading ~ and $NAME are the site's; nothing else is looked at
+  local text=$1 out= name
+  if [[ $text == "~" || $text == "~/"* ]]; then text=$HOME${text:1}; fi
+  while [[ $text =~ ^([^$]*)\$(\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))(.*)$ ]]; do
+    name=${BASH_REMATCH[3]}${BASH_REMATCH[4]}
+    [[ -n ${!name-} ]] || hb_stop "folder: \$$name is not set there"
+    out+=${BASH_REMATCH[1]}${!name}
+    text=${BASH_REMATCH[5]}
+  done
+  REPLY=$out$text
+}
+hb_enter() { # FOLDER: the folder of a run
+  cd -- "$1" 2>"$hb_tmp/err" || hb_stop "$(hb_errors)"
+}
+hb_birth() { # PID: when a process began, nothing when it is gone
+  local stat fields
+  read -r stat 2>/dev/null <"/proc/$1/stat" || return
+  read -r -a fields <<<"${stat##*) }"
+  [[ ${fields[0]} == [ZX] ]] || REPLY=${fields[19]}
+}
+
+hb_prepare() { # FOLDER RUN ID [WORD...]: make the run's folder, which is then this run's alone; tell what the scheduler allows
+  local folder run=$2 id=$3
+  hb_expand "$1"
+  folder=$REPLY
+  mkdir -p -- "$folder/$run/groups" 2>"$hb_tmp/err" || hb_stop "cannot make the folder $folder/$run: $(hb_errors)"
+  hb_enter "$folder/$run"
+  if ! (set -o noclobber && printf '%s\n' "$id" >id) 2>"$hb_tmp/err"; then
+    [[ -s id ]] || { rm -f id; hb_stop "cannot write in $PWD: $(hb_errors)"; }
+    [[ $(<id) == "$id" ]] || hb_stop "$PWD belongs to another run of that name: choose another with --name"
+  fi
+  hb_line folder "$PWD"
+  shift 3
+  hb_ask facts hb_facts "$@"
+}
+
+hb_unpack() { # standard input: new cases below new/, and groups/
+  local incoming=.incoming.$$
+  mkdir -- "$incoming" 2>"$hb_tmp/err" && tar -xzf - -C "$incoming" 2>"$hb_tmp/err" || {
+    rm -rf -- "$incoming"
+    hb_stop "cannot write in $PWD: $(hb_errors)"
+  }
+  # whole or not at all: a connection that breaks leaves no half of a case
+  if [[ -d $incoming/new ]]; then
+    find "$incoming/new" -mindepth 1 -maxdepth 1 -print0 | xargs -0 -r mv -n -t . -- 2>"$hb_tmp/err" || hb_stop "$(hb_errors)"
+  fi
+  if [[ -d $incoming/groups ]]; then
+    find "$incoming/groups" -mindepth 1 -maxdepth 1 -print0 | xargs -0 -r mv -f -t groups -- 2>"$hb_tmp/err" || hb_stop "$(hb_errors)"
+  fi
+  rm -rf -- "$incoming"
+}
+
+hb_submit() { # FOLDER PATIENCE GROUP...: send groups to the scheduler, in order, each once
+  local patience=$2 group
+  hb_enter "$1"
+  hb_unpack
+  shift 2
+  for group; do
+    hb_group "$group" "$patience" || break
+  done
+  hb_line done
+}
+hb_group() { # GROUP PATIENCE: submit a group unless it was; adopt its job where that is not known
+  local group=$1 patience=$2 number=1 id status when host pid birth token array case
+  IFS=$'\t' read -r token array case <"groups/$group.what"
+  until hb_claim "$group" "$number"; do
+    if [[ -s groups/$group.id ]]; then
+      hb_line submitted "$group" "$(<"groups/$group.id")"
+      return
+    fi
+    read -r host pid birth when 2>/dev/null <"groups/$group.claim.$number"
+    # whoever began may still be at it; and what it asked for may arrive after it is gone
+    if (($(date +%s) - ${when:-0} < patience)) || hb_works "$host" "$pid" "$birth"; then
+      sleep 0.5
+      continue
+    fi
+    id=$(hb_find "$group" "$token") || hb_stop "the scheduler does not answer: $id"
+    if [[ -n $id ]]; then
+      hb_keep "$group" "$id"
+      hb_line adopted "$group" "$id"
+      return
+    fi
+    number=$((number + 1))
+  done
+  id=$(hb_send "$group" "$token" "$array" "$case" 2>"$hb_tmp/err" </dev/null)
+  status=$?
+  if ((status == 0)) && [[ -n $id ]]; then
+    hb_keep "$group" "$id"
+    hb_line submitted "$group" "$id"
+    return
+  fi
+  cp -- "$hb_tmp/err" "$hb_tmp/refusal"
+  id=$(hb_find "$group" "$token" 2>/dev/null)
+  if [[ -n $id ]]; then # it says it failed, and the job is there
+    hb_keep "$group" "$id"
+    hb_line adopted "$group" "$id"
+    return
+  fi
+  cp -- "$hb_tmp/refusal" "$hb_tmp/err"
+  local how
+  how=$(hb_refusal "$status" "$(hb_errors)")
+  [[ $how == unsure ]] || rm -f -- "groups/$group.claim.$number"
+  hb_line "$how" "$group" "$(hb_errors)"
+  return 1
+}
+hb_claim() { # GROUP NUMBER: only one can make this file, on any file system
+  hb_birth "$$"
+  (set -o noclobber && printf '%s %s %s %s\n' "$(uname -n)" "$$" "$REPLY" "$(date +%s)" >"groups/$1.claim.$2") 2>/dev/null
+}
+hb_works() { # HOST PID BIRTH
+  [[ $1 == "$(uname -n)" ]] || return 1
+  REPLY=
+  hb_birth "$2"
+  [[ -n $REPLY && $REPLY == "$3" ]]
+}
+hb_keep() { # GROUP ID: remember it, whole or not at all
+  printf '%s\n' "$2" >"groups/.$1.id.$$" && mv -f -- "groups/.$1.id.$$" "groups/$1.id"
+}
+hb_started() { # GROUP: the job that a case of this group says it ran as
+  local case
+  while read -r case; do
+    sed -n 's/.*"job": "\([^"_]*\).*/\1/p' "$case/started.json" 2>/dev/null
+  done <"groups/$1.cases" | head -n 1
+}
+
+hb_refresh() { # FOLDER records|all MAX: ask for the jobs, then send what is new; standard input: count, jobs, known files
+  local count jobs
+  hb_enter "$1"
+  IFS= read -r count
+  jobs=()
+  ((count == 0)) || mapfile -n "$count" -t jobs
+  cat >"$hb_tmp/known"
+  ((count == 0)) || hb_ask query hb_query "${jobs[@]}"
+  hb_files "$2" "$3"
+}
+hb_files() { # records|all MAX
+  if [[ $1 == records ]]; then
+    # small files that tell how cases stand; the logs of those that failed may say why
+    find . -mindepth 2 -maxdepth 2 -type f \( -name exit.json -o -name started.json -o -name scheduler.log -o -path './groups/*.log' \) \
+      -size -256k ! -name $'*\n*' -printf '%p\t%s\t%T@\n'
+    find . -mindepth 2 -maxdepth 2 -type f -name exit.json ! -path $'*\n*' -exec grep -L '"status": 0,' {} + |
+      sed 's,exit\.json$,stderr.log\n&,; s,exit\.json$,stdout.log,' | tr '\n' '\0' | xargs -0 -r sh -c \
+      'exec find "$@" -maxdepth 0 -type f -size -256k -printf "%p\t%s\t%T@\n"' sh
+  else
+    find . -mindepth 2 -type f ! -path './.*' ! -path $'*\n*' ! -path $'*\t*' -printf '%p\t%s\t%T@\n'
+  fi 2>/dev/null | sed -E 's/(\.[0-9]{9})[0-9]*$/\1/' | LC_ALL=C sort -u >"$hb_tmp/now"
+  LC_ALL=C sort "$hb_tmp/known" | LC_ALL=C comm -13 - "$hb_tmp/now" >"$hb_tmp/new"
+  awk -F '\t' -v max="$2" '$2 > max { printf "hb\tlarge\t%s\t%s\n", $1, $2 }' "$hb_tmp/new"
+  awk -F '\t' -v max="$2" '$2 <= max { printf "%s%c", $1, 0 }' "$hb_tmp/new" >"$hb_tmp/send"
+  hb_line files
+  tar --format=posix --no-recursion --null -T "$hb_tmp/send" -czf - 2>/dev/null
+}
+
+hb_end() { # FOLDER: cancel the jobs on standard input
+  local jobs
+  hb_enter "$1"
+  mapfile -t jobs
+  hb_ask cancel hb_cancel "${jobs[@]}"
+}
+hb_again() { # FOLDER: put aside what earlier attempts of the cases on standard input left
+  local case
+  hb_enter "$1"
+  while IFS= read -r case; do
+    HPCBENCH_CASE=$PWD/$case bash "$case/job.sh" --set-aside 2>"$hb_tmp/err" || hb_stop "$PWD/$case: $(hb_errors)"
+  done
+  hb_line done
+}
+hb_clean() { # FOLDER ID: delete the run there
+  hb_enter "$1"
+  [[ -s id && $(<id) == "$2" ]] || hb_stop "$PWD is not this run's"
+  local folder=$PWD
+  cd .. && rm -rf -- "$folder" 2>"$hb_tmp/err" || hb_stop "$(hb_errors)"
+  hb_line done
+}
