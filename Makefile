@@ -9,7 +9,7 @@ PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pyt
 # what tests use for real; installed when root, else the tests that need one say so and are skipped
 DEBIAN := linux-perf time \
   slurm-wlm slurmd slurmctld slurm-client slurm-wlm-basic-plugins munge slurmdbd mariadb-server-core mariadb-client-core \
-  openssh-server openssh-client libpam-oath oathtool iproute2
+  openssh-server openssh-client libpam-oath oathtool
 comma := ,
 # passive: on a machine that does something else too, threads that spin while they wait would take minutes
 SMALL := --size small --steps 20 --omp-wait passive
@@ -52,5 +52,5 @@ $(VENV)/demo.installed: setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/test.installed: setup.cfg pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) --editable '.[torch,dask,tensorboard,dev]'
+	$(PIP) --editable '.[torch,notebook,dask,tensorboard,dev]'
 	@touch $@

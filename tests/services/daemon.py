@@ -22,6 +22,7 @@ class ServiceError(RuntimeError):
 class Daemon:
     """A running server program; what it prints goes to `log`."""
 
+    name: str
     process: subprocess.Popen
     log: Path
 
@@ -43,13 +44,18 @@ class Daemon:
             self.process.kill()
             self.process.wait()
 
+    def check(self) -> None:
+        """Raise with the tail of its log when it has ended."""
+        if not self.alive:
+            raise ServiceError(f"{self.name} ended with {self.process.returncode}\n{tail(self.log)}")
+
     def wait_until(self, ready: Callable[[], bool], seconds: float = 30.0) -> None:
         """Wait for it to serve; raise with the tail of its log when it ends first or takes too long."""
         deadline = time.monotonic() + seconds
         while not ready():
-            if not self.alive or time.monotonic() > deadline:
-                fate = f"is not ready after {seconds:.0f} s" if self.alive else f"ended with {self.process.returncode}"
-                raise ServiceError(f"{self.process.args[-1]}: {fate}\n{tail(self.log)}")
+            self.check()
+            if time.monotonic() > deadline:
+                raise ServiceError(f"{self.name} is not ready after {seconds:.0f} s\n{tail(self.log)}")
             time.sleep(0.02)
 
 
@@ -69,7 +75,7 @@ def start(log: Path, *argv: str | Path, environment: Mapping[str, str] | None = 
             stderr=output,
             start_new_session=True,  # a Ctrl-C in the terminal is for pytest, which then stops the servers in order
         )
-    return Daemon(process, log)
+    return Daemon(Path(argv[0]).name, process, log)
 
 
 def program(name: str) -> str | None:
@@ -115,6 +121,9 @@ class Process:
 
     def environment(self) -> list[bytes]:
         return _read(self.folder / "environ").split(b"\0")
+
+    def arguments(self) -> str:
+        return _read(self.folder / "cmdline").replace(b"\0", b" ").decode(errors="replace")
 
     def opened(self) -> list[str]:
         try:

@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +57,8 @@ def start(folder: Path, nodes: int = 2, accounting: bool = False, **settings: st
     for name in ("state", "log", "spool", "munge"):
         (folder / name).mkdir(parents=True)
     (folder / "munge").chmod(0o700)
-    slurm = Slurm(folder, [f"node{number}" for number in range(1, nodes + 1)])
+    names = [f"node{number}" for number in range(1, nodes + 1)]
+    slurm = Slurm(folder, names, int(settings.get("SlurmctldPort") or daemon.free_port()))
     try:
         slurm._start(accounting, settings)
     except BaseException:
@@ -71,7 +73,9 @@ class Slurm:
 
     folder: Path
     nodes: list[str]
+    port: int  # of the controller
     daemons: dict[str, Daemon] = field(default_factory=dict)
+    _guard: subprocess.Popen | None = None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -141,25 +145,39 @@ class Slurm:
         """End the daemons and every process of a job; nothing is left."""
         for name in reversed(list(self.daemons)):  # the last started first: nodes, controller, accounting, munge
             self.daemons.pop(name).stop()
-        while remaining := self._processes_of_jobs():
+        nothing = 0
+        while nothing < 3:  # a process that forks while /proc is read may be missed once
+            remaining = self._processes()
             daemon.kill(remaining)
+            nothing = 0 if remaining else nothing + 1
             time.sleep(0.02)
+        if self._guard:
+            self._guard.communicate()
+            self._guard = None
 
-    def _processes_of_jobs(self) -> set[int]:
-        """Return the pids of slurmstepd and of what jobs started: slurmd leaves them running when it ends."""
+    def _processes(self) -> set[int]:
+        """Return the pids of what daemons and jobs started: slurmd leaves it running when it ends."""
         ours = set()
         configuration = f"SLURM_CONF={self.folder}/slurm.conf".encode()
         for process in daemon.processes():
-            if Path(process.executable).name == "slurmstepd":
-                if any(file.startswith(f"{self.folder}/") for file in process.opened()):
-                    ours.add(process.pid)
-                continue
             environment = process.environment()
-            if configuration in environment and any(entry.startswith(b"SLURM_JOB_ID=") for entry in environment):
+            if Path(process.executable).name.startswith("slurm"):
+                # slurmstepd has another environment, and a child of slurmd is about to become one
+                if configuration in environment or any(file.startswith(f"{self.folder}/") for file in process.opened()):
+                    ours.add(process.pid)
+            elif configuration in environment and any(entry.startswith(b"SLURM_JOB_ID=") for entry in environment):
                 ours.add(process.pid)
         return daemon.descendants(ours)
 
+    def _start_guard(self) -> None:
+        """Start what ends the jobs when this process is killed: slurmstepd never ends without its controller."""
+        argv = [sys.executable, "-m", "services.slurm", self.folder]
+        self._guard = subprocess.Popen(
+            argv, cwd=Path(__file__).parents[1], stdin=subprocess.PIPE, start_new_session=True
+        )
+
     def _start(self, accounting: bool, settings: dict[str, str | int]) -> None:
+        self._start_guard()
         self._start_munge()
         if accounting:
             settings = {**self._start_accounting(), **settings}
@@ -168,8 +186,7 @@ class Slurm:
         for node in self.nodes:
             (self.folder / "spool" / node).mkdir()
             self._daemon("slurmd", "-D", "-N", node, "-f", self.folder / "slurm.conf", name=f"slurmd.{node}")
-        for running in self.daemons.values():
-            running.wait_until(self._idle)
+        self.daemons["slurmctld"].wait_until(self._idle)
         if accounting:
             self.run("sacctmgr", "-i", "add", "account", "hpcbench")
             self.run("sacctmgr", "-i", "add", "user", getpass.getuser(), "account=hpcbench")
@@ -250,7 +267,7 @@ class Slurm:
     def _configure(self, settings: dict[str, str | int]) -> None:
         own = {
             "SlurmctldHost": f"{_host()}(127.0.0.1)",
-            "SlurmctldPort": daemon.free_port(),
+            "SlurmctldPort": self.port,
             "SlurmUser": getpass.getuser(),
             "SlurmdUser": getpass.getuser(),
             "AuthType": "auth/munge",
@@ -282,10 +299,14 @@ class Slurm:
 
     def _node_states(self) -> dict[str, str]:
         """Return node → state such as idle; a star after it says that the node does not answer."""
+        if not daemon.listens(self.port):  # sinfo would try for seconds
+            return {}
         lines = self.run("sinfo", "-h", "-N", "-p", "RM-shared", "-o", "%N %T", check=False).splitlines()
         return dict(line.split(maxsplit=1) for line in lines if line.startswith("node"))
 
     def _idle(self) -> bool:
+        for running in self.daemons.values():
+            running.check()
         return self._node_states() == dict.fromkeys(self.nodes, "idle")
 
     def _answers(self) -> bool:
@@ -313,3 +334,8 @@ def _host() -> str:
 def _write(file: Path, settings: dict[str, object], *lines: str) -> None:
     file.touch(mode=0o600)  # slurmdbd refuses to have its password read by others
     file.write_text("".join(f"{line}\n" for line in (*(f"{name}={value}" for name, value in settings.items()), *lines)))
+
+
+if __name__ == "__main__":  # the guard: its input ends when the process that started it does
+    sys.stdin.read()
+    Slurm(Path(sys.argv[1]), [], 0).stop()

@@ -1,7 +1,9 @@
 import socket
 import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from toy import until
@@ -9,6 +11,7 @@ from toy import until
 from services import daemon, ssh
 from services.latency import latency
 from services.proxy import Proxy
+from services.slurm import start
 
 
 def ended(slurm, job: str) -> str:
@@ -44,6 +47,15 @@ def login(server, answer: str, *, keyboard: bool = True) -> str:
             return output.read().decode().strip()
     finally:
         transport.close()
+
+
+def opened_under(folder: Path) -> list[daemon.Process]:
+    """Return the processes that have a file open under `folder`."""
+    return [
+        process
+        for process in daemon.processes()
+        if any(file.startswith(f"{folder}/") for file in process.opened()) or str(folder) in process.arguments()
+    ]
 
 
 def receive(client: socket.socket, into: bytearray) -> None:
@@ -162,6 +174,41 @@ def test_the_cluster_is_as_new_for_the_next_test(slurm):
     slurm.restore()
     assert ended(slurm, slurm.submit("--nodelist=node1")) == "COMPLETED"
     assert slurm.run("squeue", "-h") == ""
+
+
+def test_a_cluster_that_cannot_start_says_why_and_leaves_nothing(slurm, tmp_path):
+    with pytest.raises(daemon.ServiceError, match=r"slurmctld ended with 1\n(.*\n)*.*select/nonsense"):
+        start(tmp_path, SelectType="select/nonsense")
+    assert opened_under(tmp_path) == []
+
+
+def test_a_session_that_is_killed_leaves_nothing(slurm, tmp_path):
+    program = f"""if True:
+        import os, pathlib, time
+        from services import slurm
+
+        cluster = slurm.start(pathlib.Path({str(tmp_path)!r}), nodes=1)
+        job = cluster.submit(script="trap '' TERM; sleep 600")
+        while cluster.state(job) != "RUNNING":
+            time.sleep(0.02)
+        os.kill(os.getpid(), 9)
+    """
+    killed = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1], check=False, timeout=60)
+    assert killed.returncode == -9
+    until(lambda: not opened_under(tmp_path))
+
+
+def test_clusters_do_not_meet(slurm, tmp_path):
+    other = start(tmp_path, nodes=1, MaxArraySize=11)
+    try:
+        with pytest.raises(RuntimeError, match="Invalid job array specification"):
+            other.submit("--array=0-11")
+        job = other.submit("--job-name=other", script="trap '' TERM; sleep 600")
+        running(other, job)
+        assert "other" not in {name for _, _, name, _ in slurm.jobs()}
+    finally:
+        other.stop()
+    assert opened_under(tmp_path) == []
 
 
 def test_accounting_answers_sacct(slurm_accounting):
