@@ -4,6 +4,7 @@
     ├── ConfigError        2  a file that a person wrote is wrong (names the file and line)
     ├── UsageError         2  a command line or call is wrong
     ├── RunError           2  a run folder cannot be found, written or taken over
+    ├── RejectedError      1  a scheduler refused a job: its own words
     └── SiteError          3  a site cannot be reached, lets nobody in, or its scheduler does not answer
 
 An error is one line: what was found, what was expected, what to do next.
@@ -43,6 +44,10 @@ class RunError(HpcbenchError):
     """A run folder cannot be found, written or taken over."""
 
     exit_code = 2
+
+
+class RejectedError(HpcbenchError):
+    """A scheduler refused a job; the message holds its own words."""
 
 
 class SiteError(HpcbenchError):

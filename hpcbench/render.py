@@ -15,7 +15,7 @@ from hpcbench.benchmark import Benchmark
 from hpcbench.errors import UsageError
 from hpcbench.plan import Case, Plan
 from hpcbench.site import Site
-from hpcbench.templating import PLAIN, Raw, render_file, render_text
+from hpcbench.templating import PLAIN, Raw, render_file, render_text, template_folder
 
 JOB_SCRIPT = "job.sh"
 _OWN_FILES = frozenset({
@@ -82,9 +82,10 @@ def _case_files(plan: Plan, case: Case, site: Site, run: str, shared: Mapping[st
         if text := _argument(benchmark, names, ("env", name), value):  # empty: left as it is on the site
             environment[name] = text
     token = f"hb-{run}-{case.name}"
+    bundle = sorted({*files, *shared, JOB_SCRIPT, "case.json"})
     script = {
         "token": token,
-        "bundle": sorted({*files, *shared, JOB_SCRIPT, "case.json"}),
+        "bundle": bundle,
         "command": Raw(shlex.join(command)),
         "environment": {Raw(name): value for name, value in environment.items()},
         "setup": Raw(site.setup.rstrip()),
@@ -92,7 +93,7 @@ def _case_files(plan: Plan, case: Case, site: Site, run: str, shared: Mapping[st
         "end": benchmark.end,
         "time_limit": directives.own_limit(asked.time, site),
     }
-    jobs = _templates() / "jobs"
+    jobs = template_folder() / "jobs"
     head = directives.head(jobs / f"{directives.head_name(site)}.sh.j2", token, asked, site)
     files[JOB_SCRIPT] = (head + render_file(jobs / "case.sh.j2", JOB_SCRIPT, script)).encode()
     description = {
@@ -108,6 +109,7 @@ def _case_files(plan: Plan, case: Case, site: Site, run: str, shared: Mapping[st
         "repeat": case.repeat,
         "token": token,
         "resources": asdict(asked),
+        "bundle": bundle,
         "logs": benchmark.logs,
         "end": benchmark.end.model_dump() if benchmark.end else None,
         "headline": benchmark.headline,
@@ -125,7 +127,3 @@ def _argument(benchmark: Benchmark, names: Mapping[str, Any], path: tuple[str | 
 
 def _line(benchmark: Benchmark, *path: str | int) -> int | None:
     return benchmark.origin.lines.get(path)
-
-
-def _templates() -> Path:
-    return Path(str(resources.files("hpcbench.templates")))

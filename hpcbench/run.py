@@ -91,9 +91,14 @@ class Run:
 
     @classmethod
     def create(
-        cls, logs: Path, name: str, record: Mapping[str, Any], bundles: Mapping[str, Mapping[str, bytes]]
+        cls,
+        logs: Path,
+        name: str,
+        record: Mapping[str, Any],
+        bundles: Mapping[str, Mapping[str, bytes]],
+        beside: Mapping[str, bytes] = MappingProxyType({}),
     ) -> Run:
-        """Write a run folder whole or not at all; raises `RunError`."""
+        """Write a run folder whole or not at all, with the files `beside` the cases; raises `RunError`."""
         aside: Path | None = None
         try:
             logs.mkdir(parents=True, exist_ok=True)
@@ -104,6 +109,8 @@ class Run:
                 for file, content in files.items():
                     (aside / case / file).parent.mkdir(parents=True, exist_ok=True)
                     (aside / case / file).write_bytes(content)
+            for file, content in beside.items():
+                (aside / file).write_bytes(content)
             _write(aside / "run.json", (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
             planned = {"time": time.time(), "event": "planned", "cases": len(bundles)}
             _write(aside / "journal.jsonl", (json.dumps(planned) + "\n").encode())

@@ -20,10 +20,12 @@ _USER = r"^[A-Za-z0-9_][A-Za-z0-9._@-]{0,63}$"
 _WORD = r"^[A-Za-z0-9_][A-Za-z0-9._:+,@/=-]{0,127}$"
 MEMORY = r"^[1-9][0-9]{0,6}(M|G|T)$"
 TIME = r"^[0-9]{1,4}:[0-5][0-9]:[0-5][0-9]$"
+_URL = r"^https?://[^\s]{1,500}$"
 
 Host = Annotated[str, Field(pattern=_HOST)]
 Word = Annotated[str, Field(pattern=_WORD)]
 Time = Annotated[str, Field(pattern=TIME)]
+Package = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._,<>=!~\[\]-]{0,99}$")]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -94,12 +96,12 @@ class Limits(config.Model):
 class Endpoint(config.Model):
     """An inference endpoint that speaks OpenAI's protocol."""
 
-    base_url: Annotated[str, Field(pattern=r"^https?://[^\s]{1,500}$")]
+    base_url: Annotated[str, Field(pattern=_URL)]
     model: str
     aliases: list[str] = []  # other names the model has had there
     token: Token | None = None
-    status: str | None = None  # where it tells which models are ready
-    models: str | None = None  # where it lists them, when not under base_url
+    status: Annotated[str, Field(pattern=_URL)] | None = None  # where it tells which models are ready
+    models: Annotated[str, Field(pattern=_URL)] | None = None  # where it lists them, when not under base_url
 
 
 class Token(config.Model):
@@ -132,6 +134,9 @@ class Site(config.FileModel):
     job: Job = Job()
     limits: Limits = Limits()
     env: dict[config.Variable, str] = {}
+    packages: list[
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._,<>=!~\[\]-]{0,99}$")]
+    ] = []  # notebooks, Modal
     setup: str = ""
     endpoint: Endpoint | None = None
     benchmark: str | None = None

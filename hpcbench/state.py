@@ -44,8 +44,6 @@ class CaseState:
 class Submission:
     """What the journal says of a case's latest submission to a scheduler."""
 
-    group: str
-    index: int | None  # in an array
     job_id: str | None
     log: str  # what the scheduler itself wrote about the job, below the run's folder
 
@@ -54,16 +52,23 @@ def submission(case: str, events: Sequence[Mapping[str, Any]]) -> Submission | N
     """Return the latest submission of a case; None where there is none, or it was refused."""
     for event in reversed(events):
         cases = event.get("cases")
-        if event["event"] in ("again", "rejected"):
+        if event["event"] in ("again", "rejected", "deferred"):
             return None
         if event["event"] in ("submitting", "submitted") and isinstance(cases, list):
             group = str(event.get("group"))
-            index = cases.index(case) if event.get("array") else None
-            job = event.get("job")
-            log = f"{case}/scheduler.log" if index is None else f"groups/{group}.{index}.log"
-            job_id = None if job is None else str(job) if index is None else f"{job}_{index}"
-            return Submission(group, index, job_id, log)
+            kind, job = event.get("kind"), event.get("job")
+            if kind == "array":
+                index = cases.index(case)
+                task = None if job is None else task_id(str(job), index)
+                return Submission(task, f"groups/{group}.{index}.log")
+            job_id = None if job is None else case if kind == "fed" else str(job)
+            return Submission(job_id, f"{case}/scheduler.log")
     return None
+
+
+def task_id(job: str, index: int) -> str:
+    """Return the id of a task of an array: Slurm's ``12_3``, PBS's ``12[3].server``."""
+    return job.replace("[]", f"[{index}]", 1) if "[]" in job else f"{job}_{index}"
 
 
 def by_case(journal: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:

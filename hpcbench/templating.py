@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,11 @@ def _template_line(error: BaseException, file: Path) -> int | None:
             found = trace.tb_lineno
         trace = trace.tb_next
     return found
+
+
+def template_folder() -> Path:
+    """Return where hpcbench's own templates lie."""
+    return Path(str(resources.files("hpcbench.templates")))
 
 
 def _plain(value: object) -> str:

@@ -9,7 +9,8 @@ import click
 from hpcbench import __version__
 from hpcbench.cli.lists import benchmarks, formats, sites
 from hpcbench.cli.logs import parse, report
-from hpcbench.cli.runs import cancel, resume, status, submit, wait
+from hpcbench.cli.reach import check, login
+from hpcbench.cli.runs import cancel, clean, fetch, resume, status, submit, wait
 from hpcbench.errors import HpcbenchError, UsageError
 
 # Not the docstring of `main`: one with a backslash in it has to be raw, where \b is two letters and not the backspace
@@ -67,5 +68,7 @@ def main(debug: bool) -> None:
     """Run the command line."""
 
 
-for _command in (submit, status, wait, cancel, resume, parse, report, sites, benchmarks, formats):
+for _command in (
+    submit, status, wait, cancel, resume, fetch, clean, check, login, parse, report, sites, benchmarks, formats,
+):  # fmt: skip
     main.add_command(_command)

@@ -1,17 +1,17 @@
-"""The commands that run a sweep and look after the run: submit, status, wait, cancel and resume."""
+"""The commands that run a sweep and look after the run: submit, status, wait, cancel, resume, fetch and clean."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from hpcbench.cli.shared import PARTIAL, emit, json_option, logs_option
-from hpcbench.errors import UsageError
-from hpcbench.metrics import plural
+from hpcbench.errors import SiteError, UsageError
+from hpcbench.metrics import plural, quantity
 
 if TYPE_CHECKING:
     from hpcbench.benchmark import Benchmark
@@ -119,6 +119,7 @@ def submit(
 
     Give any parameter of the benchmark several values to make it an axis; `--benchmark NAME --help` lists them.
     """
+    from hpcbench.submit import drive, next_steps
     from hpcbench.submit import submit as submit_sweep
 
     axes: dict[str, str] = {}
@@ -153,36 +154,74 @@ def submit(
         if as_json:
             emit("submit", _status(run, run.states()))
         else:
-            click.echo((run.folder / run.cases[0] / "job.sh").read_text(), nl=False)
+            _show_scripts(run)
         click.echo(
             f"{plural(len(run.cases), 'case')} in {run.folder}/; start with: hpcbench resume {run.name}", err=True
         )
         return
     click.echo(f"{run.name}: {plural(len(run.cases), 'case')} in {run.folder}/", err=True)
-    if wait_for_it:
+    if wait_for_it and drive(run, lambda line: click.echo(line, err=True)):
         _finish(run, as_json=as_json, kind="submit")
-    elif as_json:
+    steps = next_steps(run)
+    if wait_for_it and not steps:
+        _finish(run, as_json=as_json, kind="submit")
+    if as_json:
         emit("submit", _status(run, run.states()))
+    if steps:
+        click.echo(steps, err=True)
     else:
-        click.echo(f"running in the background: hpcbench status, wait or cancel {run.name}", err=True)
+        left = sum(state.state == "planned" for state in run.states())
+        later = f"; {plural(left, 'case')} wait until the site has room, for hpcbench wait or status" if left else ""
+        click.echo(f"running in the background{later}: hpcbench status, wait or cancel {run.name}", err=True)
+
+
+def _show_scripts(run: Run) -> None:
+    """Print the first job script of each site: what an administrator would want to see."""
+    shown: set[str] = set()
+    for case in run.cases:
+        site = str(run.case(case).get("site"))
+        if site not in shown:
+            if shown:
+                click.echo()
+            shown.add(site)
+            click.echo((run.folder / case / "job.sh").read_text(), nl=False)
 
 
 @click.command(short_help="Show where every case of a run stands.")
 @click.argument("run", required=False)
+@click.option("--watch", is_flag=True, help="Go on showing it until all cases have ended, or Ctrl-C.")
+@click.option("--offline", is_flag=True, help="Ask no site: show what was known when it was last asked.")
 @logs_option
 @json_option
-def status(run: str | None, logs: Path, as_json: bool) -> None:
-    """Show where every case of RUN stands (the latest run; a unique prefix will do)."""
+def status(run: str | None, watch: bool, offline: bool, logs: Path, as_json: bool) -> None:
+    """Show where every case of RUN stands (the latest run; a unique prefix will do).
+
+    Each of its sites is asked once, and gets what it has room for by now. A site that does not answer changes nothing:
+    its cases are unknown, and the exit status is 3.
+    """
     from hpcbench.run import Run
+    from hpcbench.submit import refresh, states_now
 
     found = Run.find(run, logs)
-    states = found.states()
+    if watch:
+        _finish(found, as_json=as_json, kind="status")
+    problems = {} if offline else refresh(found)
+    states = states_now(found, problems)
     if as_json:
         emit("status", _status(found, states))
-        return
-    from hpcbench import progress
+    else:
+        from hpcbench import progress
 
-    progress.show(found, states)
+        progress.show(found, states)
+    _tell(problems)
+
+
+def _tell(problems: Mapping[str, str]) -> None:
+    """Say which sites did not answer; then the exit status is 3."""
+    for problem in problems.values():
+        click.echo(f"hpcbench: {problem}", err=True)
+    if problems:
+        sys.exit(SiteError.exit_code)
 
 
 @click.command(short_help="Wait for a run to end, showing progress.")
@@ -221,16 +260,20 @@ def cancel(run: str | None, cases: tuple[str, ...], logs: Path, as_json: bool) -
 
 @click.command(short_help="Go on with a run: start the cases that never started.")
 @click.argument("run", required=False)
+@click.option("--failed", is_flag=True, help="Start again what failed, too; what it left is kept beside.")
 @click.option("--wait", "wait_for_it", is_flag=True, help="Stay and show progress until all cases have ended.")
 @logs_option
 @json_option
-def resume(run: str | None, wait_for_it: bool, logs: Path, as_json: bool) -> None:
-    """Go on with RUN: start the cases that never started. What has started is never started again."""
+def resume(run: str | None, failed: bool, wait_for_it: bool, logs: Path, as_json: bool) -> None:
+    """Go on with RUN: start the cases that never started. Only with --failed is anything started twice.
+
+    A submission that was interrupted is first looked for at its site: a job that exists is adopted, not sent again.
+    """
     from hpcbench.run import Run
     from hpcbench.submit import resume as resume_run
 
     found = Run.find(run, logs)
-    count = resume_run(found)
+    count = resume_run(found, failed=failed)
     click.echo(
         f"{found.name}: {plural(count, 'case')} to start" if count else f"{found.name}: nothing to start", err=True
     )
@@ -240,14 +283,80 @@ def resume(run: str | None, wait_for_it: bool, logs: Path, as_json: bool) -> Non
         emit("resume", _status(found, found.states()))
 
 
+@click.command(short_help="Bring back logs from the sites of a run.")
+@click.argument("run", required=False)
+@click.option("--watch", is_flag=True, help="Go on until all cases have ended: logs here grow as there.")
+@click.option("--every", type=click.IntRange(1), default=10, show_default=True, metavar="SECONDS", help="With --watch.")
+@click.option(
+    "--max-size", type=click.IntRange(1), default=1024, show_default=True, metavar="MIB", help="Leave larger files."
+)
+@click.option(
+    "--from", "archive", type=click.Path(path_type=Path), metavar="ZIP", help="Results of a notebook or of Modal."
+)
+@logs_option
+@json_option
+def fetch(
+    run: str | None, watch: bool, every: int, max_size: int, archive: Path | None, logs: Path, as_json: bool
+) -> None:
+    """Bring back what is new or changed of RUN: only its cases' own files, checked, in one stream a site."""
+    import time
+
+    from hpcbench.run import Run
+    from hpcbench.state import FINAL
+    from hpcbench.submit import fetch as fetch_run
+    from hpcbench.submit import fetch_zip
+
+    found = Run.find(run, logs)
+    try:
+        while True:
+            limit = max_size << 20
+            got = fetch_run(found, limit=limit) if archive is None else fetch_zip(found, archive, limit=limit)
+            if not as_json and (got.files or not watch):
+                click.echo(f"{found.name}: {plural(len(got.files), 'file')}, {quantity(got.size, 'B')}", err=True)
+            if not watch or archive is not None or all(state.state in FINAL for state in found.states()):
+                break
+            time.sleep(every)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    for name, why in got.left.items():
+        click.echo(f"left there: {name} {why}", err=True)
+    if as_json:
+        emit("fetch", {"run": found.name, "files": got.files, "bytes": got.size, "left": got.left})
+
+
+@click.command(short_help="Delete what a run keeps at its sites.")
+@click.argument("run")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@logs_option
+def clean(run: str, yes: bool, logs: Path) -> None:
+    """Delete the folders of RUN at its sites, once all of its cases have ended; what is here stays."""
+    from hpcbench.run import Run
+    from hpcbench.submit import clean as clean_run
+
+    found = Run.find(run, logs)
+    if not yes:
+        click.confirm(f"Delete what {found.name} keeps at {', '.join(found.places) or 'no site'}?", abort=True)
+    clean_run(found)
+
+
 def _finish(run: Run, *, as_json: bool, kind: str) -> NoReturn:
     """Wait for a run with progress, then exit with what came of it."""
     from hpcbench import progress
     from hpcbench.state import FINAL
     from hpcbench.submit import wait as wait_for
 
+    told: dict[str, str] = {}
+
+    def show(states: list[CaseState], problems: Mapping[str, str]) -> None:
+        for site, problem in problems.items():
+            if told.get(site) != problem:
+                click.echo(f"hpcbench: {problem}", err=True)
+        told.clear()
+        told.update(problems)
+        refresh(states)
+
     try:
-        with progress.live(run) as show:
+        with progress.live(run) as refresh:
             states = wait_for(run, show)
     except KeyboardInterrupt:
         click.echo(f"\nstopped waiting; {run.name} goes on: hpcbench status, wait or cancel {run.name}", err=True)
@@ -255,6 +364,8 @@ def _finish(run: Run, *, as_json: bool, kind: str) -> NoReturn:
     if as_json:
         emit(kind, _status(run, states))
     left = [state for state in states if state.state not in FINAL]
+    if left and told:
+        _tell({site: f"{run.name}: {plural(len(left), 'case')} left at {site}" for site in told})
     if left:
         click.echo(f"{plural(len(left), 'case')} left and nothing works on them: hpcbench resume {run.name}", err=True)
     done = sum(state.state == "completed" for state in states)
@@ -273,6 +384,8 @@ def _status(run: Run, states: Sequence[CaseState]) -> dict[str, Any]:
                 "started": state.started,
                 "ended": state.ended,
                 "exit_status": state.exit_status,
+                "site": run.case(state.case).get("site"),
+                "job": state.job_id,
                 "parameters": run.case(state.case).get("parameters", {}),
             }
             for state in states

@@ -93,7 +93,8 @@ def login(reach: Reach, name: str) -> None:
         return
     typed = [] if _terminal() else ["-oBatchMode=yes"]
     if typed and reach.login != "key":
-        raise SiteError(f"{name}: a {reach.login} is typed on a terminal, and there is none; run hpcbench login in one")
+        why = f"{name}: a {reach.login} is typed on a terminal, and there is none; run hpcbench login in one"
+        raise SiteError(why, needs_login=True)
     options = [
         "-M", "-N", "-f", "-oControlMaster=yes", f"-oControlPersist={KEPT}", "-oNumberOfPasswordPrompts=1",
         "-oConnectTimeout=20", "-oConnectionAttempts=1", "-oServerAliveInterval=15", "-oServerAliveCountMax=4",

@@ -52,12 +52,8 @@ class PBS(Scheduler):
                 limits += [int(each) for each in re.findall(r"(?:PBS_GENERIC|PBS_ALL)\s*=\s*([0-9]+)", value)]
         return max(1, min(limits)) if any(name.endswith("max_array_size") for name in facts) else 1
 
-    def task(self, job: str, index: int) -> str:
-        """Return the id of a subjob: ``263[].pbs1`` has ``263[3].pbs1``."""
-        return job.replace("[]", f"[{index}]", 1)
-
     def parent(self, job: str) -> str:
-        """Return the array that a subjob belongs to."""
+        """Return the array that a subjob belongs to: ``263[3].pbs1`` is one of ``263[].pbs1``."""
         return re.sub(r"\[[0-9]*\]", "[]", job, count=1)
 
 
@@ -104,7 +100,7 @@ def _seen(told: Mapping[str, Any]) -> Seen:
         state = "H"  # a subjob of an array that is held
     match state:
         case "Q" | "T":
-            return Seen("queued", _joined("PBS: runs once more" if runs else "", _words(told)))
+            return Seen("queued", _joined("requeued" if runs else "", _words(told)))
         case "H":
             kinds = str(told.get("Hold_Types"))
             return Seen("queued", "held by its user" if kinds == "u" else "PBS: held by the system")
@@ -112,7 +108,7 @@ def _seen(told: Mapping[str, Any]) -> Seen:
             until = told.get("Execution_Time")
             return Seen("queued", f"PBS: waits until {until}" if until else "PBS: waits for its input files")
         case "R" | "E" | "B":
-            return Seen("running", f"PBS: runs for the {_ordinal(runs)} time" if runs > 1 else "")
+            return Seen("running", f"requeued, run {runs}" if runs > 1 else "")
         case "S" | "U":
             return Seen("running", "PBS: suspended")
         case "F" | "X":
@@ -121,8 +117,8 @@ def _seen(told: Mapping[str, Any]) -> Seen:
                 seen.state,
                 _joined(
                     seen.reason,
-                    f"PBS: ran {runs} times" if runs > 1 else "",
-                    "PBS could not deliver its output" if _whole(told.get("Stageout_status")) == 0 else "",
+                    f"ran {runs} times" if runs > 1 else "",
+                    "its output could not be delivered" if _whole(told.get("Stageout_status")) == 0 else "",
                 ),
             )
     return Seen("unknown", f"PBS: state {state[:20]}")
@@ -132,11 +128,14 @@ def _ended(told: Mapping[str, Any]) -> Seen:
     """Say how a job ended. Only in these states is Exit_status its own: a queued one shows that of its last run."""
     status, comment = _whole(told.get("Exit_status")), str(told.get("comment", ""))
     if comment == "Subjob finished":
-        # all there is of a subjob that was deleted before it ran; its Exit_status is that of another
+        # all there is of a subjob that was deleted before it ran; its Exit_status is that of another. A server that
+        # keeps no history says so of every subjob that ended, but those leave an exit record
         return Seen("cancelled", "PBS: deleted before it ran")
     if _whole(told.get("substate")) == _DELETED:
         by = re.search(r"terminated by (\S+)$", comment)
-        return Seen("cancelled", "PBS: deleted" + (f" by {by[1]}" if by else "" if status else " before it ran"))
+        return Seen(
+            "cancelled", "PBS: deleted" + (f" by {by[1]}" if by else " before it ran" if status is None else "")
+        )
     if status is None:
         return Seen("failed", _words(told) or "PBS: it ended without having been started")
     why = _words(told)
@@ -180,7 +179,3 @@ def _whole(value: object) -> int | None:
         return int(str(value))
     except ValueError:
         return None
-
-
-def _ordinal(number: int) -> str:
-    return f"{number}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10 if number % 100 not in (11, 12, 13) else 0, 'th') }"

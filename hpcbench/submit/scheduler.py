@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
+from typing import Any, Literal
 
 from hpcbench.state import State
+
+Kind = Literal["single", "array", "fed"]
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,29 @@ class Scheduler(ABC):
         """Return how many tasks an array may have by what `hb_facts` told; 1 where there are no arrays."""
         return 1
 
+    def kind(self, count: int) -> Kind:
+        """Tell what a group of so many cases is."""
+        return "array" if count > 1 else "single"
+
     def array(self, count: int, running: int | None) -> str:
         """Write the indices of an array of `count` tasks, of which `running` may run at once."""
         return f"0-{count - 1}" + (f"%{running}" if running else "")
 
-    def task(self, job: str, index: int) -> str:
-        """Return the id of one task of an array."""
-        return f"{job}_{index}"
+    def whole(self, jobs: Sequence[str], ending: Collection[str], of: Mapping[str, str | None]) -> list[str]:
+        """Return what to cancel: an array as a whole where all of its tasks that are left are to end.
+
+        `jobs` are those of the cases `ending`; `of` is the job of every case.
+        """
+        stay = {self.parent(job) for case, job in of.items() if job and case not in ending}
+        return list(dict.fromkeys(job if self.parent(job) in stay else self.parent(job) for job in jobs))
+
+    def parent(self, job: str) -> str:
+        """Return the array that a task belongs to; a job that is none is itself."""
+        return job.partition("_")[0]
+
+    def files(self, place: Mapping[str, Any]) -> Mapping[str, bytes]:  # noqa: ARG002
+        """Return the files, by name, that the scheduler's side needs beside the groups."""
+        return {}
 
     @property
     def script(self) -> str:

@@ -79,22 +79,23 @@ hb_unpack() { # standard input: new cases below new/, and groups/
   rm -rf -- "$incoming"
 }
 
-hb_submit() { # FOLDER PATIENCE GROUP...: send groups to the scheduler, in order, each once
-  local patience=$2 group
+hb_submit() { # FOLDER send|look PATIENCE GROUP...: send groups to the scheduler, in order, each once; or only look for them
+  local how=$2 patience=$3 group
   hb_enter "$1"
   hb_unpack
-  shift 2
+  shift 3
   for group; do
-    hb_group "$group" "$patience" || break
+    hb_group "$group" "$how" "$patience" || break
   done
   hb_line done
 }
-hb_group() { # GROUP PATIENCE: submit a group unless it was; adopt its job where that is not known
-  local group=$1 patience=$2 number=1 id status when host pid birth token array case
+hb_group() { # GROUP send|look PATIENCE: submit a group unless it was; adopt its job where that is not known
+  local group=$1 mode=$2 patience=$3 number=1 id status when host pid birth token array case how
   IFS=$'\t' read -r token array case <"groups/$group.what"
   until hb_claim "$group" "$number"; do
     if [[ -s groups/$group.id ]]; then
-      hb_line submitted "$group" "$(<"groups/$group.id")"
+      id=$(<"groups/$group.id")
+      if [[ $id == - ]]; then hb_line none "$group"; else hb_line submitted "$group" "$id"; fi
       return
     fi
     read -r host pid birth when 2>/dev/null <"groups/$group.claim.$number"
@@ -111,6 +112,17 @@ hb_group() { # GROUP PATIENCE: submit a group unless it was; adopt its job where
     fi
     number=$((number + 1))
   done
+  if [[ $mode == look ]]; then
+    id=$(hb_find "$group" "$token") || hb_stop "the scheduler does not answer: $id"
+    hb_keep "$group" "${id:--}"
+    if [[ -n $id ]]; then
+      hb_line adopted "$group" "$id"
+      return
+    fi
+    # kept as "-": a command that was cut off and still works through its groups must not send it either
+    hb_line none "$group"
+    return
+  fi
   id=$(hb_send "$group" "$token" "$array" "$case" 2>"$hb_tmp/err" </dev/null)
   status=$?
   if ((status == 0)) && [[ -n $id ]]; then
@@ -126,11 +138,13 @@ hb_group() { # GROUP PATIENCE: submit a group unless it was; adopt its job where
     return
   fi
   cp -- "$hb_tmp/refusal" "$hb_tmp/err"
-  local how
   how=$(hb_refusal "$status" "$(hb_errors)")
   [[ $how == unsure ]] || rm -f -- "groups/$group.claim.$number"
   hb_line "$how" "$group" "$(hb_errors)"
   return 1
+}
+hb_judge() { # STATUS WORDS
+  hb_line "$(hb_refusal "$@")"
 }
 hb_claim() { # GROUP NUMBER: only one can make this file, on any file system
   hb_birth "$$"
@@ -152,7 +166,7 @@ hb_started() { # GROUP: the job that a case of this group says it ran as
   done <"groups/$1.cases" | head -n 1
 }
 
-hb_refresh() { # FOLDER records|all MAX: ask for the jobs, then send what is new; standard input: count, jobs, known files
+hb_refresh() { # FOLDER none|records|all MAX: ask for the jobs, then send what is new; standard input: count, jobs, known files
   local count jobs
   hb_enter "$1"
   IFS= read -r count
@@ -162,7 +176,8 @@ hb_refresh() { # FOLDER records|all MAX: ask for the jobs, then send what is new
   ((count == 0)) || hb_ask query hb_query "${jobs[@]}"
   hb_files "$2" "$3"
 }
-hb_files() { # records|all MAX
+hb_files() { # none|records|all MAX
+  [[ $1 != none ]] || return 0
   if [[ $1 == records ]]; then
     # small files that tell how cases stand; the logs of those that failed may say why
     find . -mindepth 2 -maxdepth 2 -type f \( -name exit.json -o -name started.json -o -name scheduler.log -o -path './groups/*.log' \) \
@@ -170,8 +185,8 @@ hb_files() { # records|all MAX
     find . -mindepth 2 -maxdepth 2 -type f -name exit.json ! -path $'*\n*' -exec grep -L '"status": 0,' {} + |
       sed 's,exit\.json$,stderr.log\n&,; s,exit\.json$,stdout.log,' | tr '\n' '\0' | xargs -0 -r sh -c \
       'exec find "$@" -maxdepth 0 -type f -size -256k -printf "%p\t%s\t%T@\n"' sh
-  else
-    find . -mindepth 2 -type f ! -path './.*' ! -path $'*\n*' ! -path $'*\t*' -printf '%p\t%s\t%T@\n'
+  else # what came from here is of one time: whatever a job wrote is newer
+    find . -mindepth 2 -type f -newermt 2001-09-10 ! -path './.*' ! -path $'*\n*' ! -path $'*\t*' -printf '%p\t%s\t%T@\n'
   fi 2>/dev/null | sed -E 's/(\.[0-9]{9})[0-9]*$/\1/' | LC_ALL=C sort -u >"$hb_tmp/now"
   LC_ALL=C sort "$hb_tmp/known" | LC_ALL=C comm -13 - "$hb_tmp/now" >"$hb_tmp/new"
   awk -F '\t' -v max="$2" '$2 > max { printf "hb\tlarge\t%s\t%s\n", $1, $2 }' "$hb_tmp/new"
@@ -200,4 +215,31 @@ hb_clean() { # FOLDER ID: delete the run there
   local folder=$PWD
   cd .. && rm -rf -- "$folder" 2>"$hb_tmp/err" || hb_stop "$(hb_errors)"
   hb_line done
+}
+hb_check() { # FOLDER PYTHON ACCOUNT TOOL... -- [WORD...]: what is there and what is missing; leaves nothing behind
+  local folder python=$2 account=$3 tool missing=() made
+  hb_line host "$(uname -n)" "$(uname -sr)"
+  hb_expand "$1"
+  folder=$REPLY
+  shift 3
+  while (($#)) && [[ $1 != -- ]]; do
+    command -v "$1" >/dev/null || missing+=("$1")
+    shift
+  done
+  shift
+  ((${#missing[@]} == 0)) || hb_line missing "${missing[@]}"
+  hb_line python "$(command -v -- "$python")"
+  hb_text tools 0 "$(command -v csctl cszoo >/dev/null && echo csctl)"
+  hb_ask facts hb_facts "$@"
+  hb_ask account hb_accounts "$account"
+  made=$folder # the nearest folder that is there
+  while [[ ! -d $made && $made == */* ]]; do made=${made%/*}; done
+  if ! tool=$(mktemp -- "${made:-/}/.hpcbench.XXXXXX" 2>"$hb_tmp/err"); then
+    hb_stop "cannot write in ${made:-/}: $(hb_errors)"
+  fi
+  rm -f -- "$tool"
+  hb_line folder "$folder" "$(df -Pk -- "${made:-/}" 2>/dev/null | awk 'NR == 2 { print $4 }')"
+}
+hb_accounts() { # the accounts a job may name, where the scheduler tells
+  :
 }

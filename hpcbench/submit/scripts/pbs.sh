@@ -2,7 +2,7 @@
 hb_pbs() { # COMMAND...: a client of PBS has no time limit of its own: while the server hangs it would wait without end
   timeout -k 2 25 "$@" || {
     local status=$?
-    ((status != 124 && status != 137)) || printf '%s: no answer from the server within 25 seconds\n' "$1" >&2
+    ((status != 124)) || printf '%s: no answer from the server within 25 seconds\n' "$1" >&2
     return "$status"
   }
 }

@@ -1,0 +1,414 @@
+"""The jobs of a run at one site: sent once, asked for in one query, cancelled, and their files brought back.
+
+A site is told everything by scripts (``scripts/*.sh``) over a transport, and each of the functions here costs one
+round trip, two for sending, however many cases there are. What hpcbench does is in the journal before it is done; what
+became of it is asked from the site: a group of cases whose sending was interrupted is looked for by its name before it
+is sent again.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from hpcbench import state
+from hpcbench.errors import RejectedError, SiteError
+from hpcbench.render import JOB_SCRIPT
+from hpcbench.run import Journal, Run
+from hpcbench.site import Reach
+from hpcbench.state import FINAL, CaseState
+from hpcbench.submit import fetch
+from hpcbench.submit.fetch import Answers, Fetched
+from hpcbench.submit.scheduler import Kind, scheduler
+from hpcbench.submit.transport import Transport, connect
+from hpcbench.templating import render_file, template_folder
+
+_TIME = 10**9  # modification time of what is sent (2001): whatever a job writes is newer
+_AT_ONCE = 2000  # groups sent by one command
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cases that are sent together: one job, an array whose tasks they are, or what a feeder is given."""
+
+    name: str
+    cases: tuple[str, ...]
+    kind: Kind
+    running: int | None = None  # tasks of the array that may run at once
+
+    @property
+    def token(self) -> str:
+        """The part of the job's name that tells the group from others of the run."""
+        return self.cases[0] if self.kind == "single" else self.name
+
+
+class Remote:
+    """One site's part of a run. Use it as a context manager: it closes the connection it opened."""
+
+    def __init__(self, run: Run, site: str) -> None:
+        self.run, self.site = run, site
+        self.place: Mapping[str, Any] = run.places[site]
+        reach = self.place["reach"]
+        self.here = reach == "local"
+        self.transport: Transport = connect(reach if self.here else Reach.model_validate(reach), site)
+        self.scheduler = scheduler(self.place["scheduler"])
+        self.cases = [case for case in run.cases if run.case(case).get("site") == site]
+
+    def __enter__(self) -> Remote:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.transport.close()
+
+    # ------------------------------------------------------------------------------------------------ sending
+
+    def send(self, journal: Journal, *, new: bool = True) -> None:
+        """Send what waits, as much of it as the site allows, and settle what an interruption left open.
+
+        With `new` false nothing is sent: what was interrupted is only looked for. Raises `RejectedError` when the
+        scheduler refuses a job, `SiteError` when it is not known what became of one.
+        """
+        unsettled = self._unsettled()
+        if not unsettled and not (new and self._waiting()):
+            return
+        folder, facts = self._prepare(journal)
+        if unsettled:
+            self._settle(journal, folder, unsettled, send=new and not self._by_submitit)
+        if not new:
+            return
+        active = [each for each in self.run.states(self.cases) if each.state in ("queued", "running", "submitting")]
+        groups = self._groups(self._waiting(), facts, active)
+        for start in range(0, len(groups), _AT_ONCE):
+            part = groups[start : start + _AT_ONCE]
+            for group in [] if self._by_submitit else part:
+                journal.append("submitting", site=self.site, **_told(self.run, group))
+            if self._by_submitit:
+                self._send_by_submitit(journal, part)
+            else:
+                self._call_submit(journal, folder, part, "send")
+
+    def _waiting(self) -> list[str]:
+        """Return the cases that were never sent, or were refused."""
+        events = state.by_case(self.run.journal())
+        return [
+            each.case
+            for each in self.run.states(self.cases)
+            if each.state == "planned" or (events.get(each.case) and events[each.case][-1]["event"] == "rejected")
+        ]
+
+    @property
+    def _by_submitit(self) -> bool:
+        return self.here and bool(self.place["scheduler"] == "slurm")
+
+    def _prepare(self, journal: Journal) -> tuple[str, dict[str, str]]:
+        """Make the run's folder at the site; returns it and what the scheduler allows."""
+        base = str(self.run.folder.absolute().parent) if self.here else self.place["folder"]
+        wanted = self.scheduler.facts_wanted(self.place)
+        answers = self._ask("hb_prepare", base, self.run.name, str(self.run.record.get("id")), *wanted)
+        folder = next((words[0] for words in answers.said("folder") if words), None)
+        if folder is None:
+            raise SiteError(f"{self.transport.where}: no answer to the first command; {_last_words(answers)}")
+        status, text = answers.texts.get("facts", (0, ""))
+        facts = dict(line.split("=", 1) for line in text.splitlines() if "=" in line) if status == 0 else {}
+        if folder != self._folder():
+            journal.append("prepared", site=self.site, folder=folder)
+        return folder, facts
+
+    def _folder(self) -> str | None:
+        """Return the run's folder at the site, once it was made."""
+        if self.here:
+            return str(self.run.folder.absolute())
+        made = [each for each in self.run.journal() if each["event"] == "prepared" and each.get("site") == self.site]
+        return str(made[-1]["folder"]) if made else None
+
+    def _unsettled(self) -> list[tuple[Group, float]]:
+        """Return the groups that were about to be sent when something happened, and when that was."""
+        events = state.by_case(self.run.journal())
+        found: dict[str, tuple[Group, float]] = {}
+        for each in self.run.states(self.cases):
+            if each.state == "submitting":
+                latest = [event for event in events[each.case] if event["event"] == "submitting"][-1]
+                group = Group(latest["group"], tuple(latest["cases"]), latest["kind"], latest.get("running"))
+                found[group.name] = group, float(latest["time"])
+        return list(found.values())
+
+    def _settle(self, journal: Journal, folder: str, open_groups: Sequence[tuple[Group, float]], *, send: bool) -> None:
+        """Find out what became of groups; with `send`, those that never came to be are sent now."""
+        groups = [group for group, _ in open_groups]
+        if self._by_submitit:  # which leaves no claim at the site: what was asked for may still arrive
+            latest = max(begun for _, begun in open_groups)
+            time.sleep(max(0.0, min(latest + self.scheduler.patience - time.time(), self.scheduler.patience)))
+        self._call_submit(journal, folder, groups, "send" if send else "look")
+
+    def _groups(self, waiting: Sequence[str], facts: Mapping[str, str], active: Sequence[CaseState]) -> list[Group]:
+        """Make groups of the cases that wait, in order, as many as the site's limits leave room for."""
+        limits = self.place.get("limits") or {}
+        room = len(waiting)
+        if (most := limits.get("submitted")) is not None:
+            room = min(room, max(0, most - len(active)))
+        running = limits.get("running")
+        largest = self.scheduler.array_limit(facts)
+        if (limit := limits.get("array")) is not None:
+            largest = min(largest, max(1, limit))
+        number = 1 + sum(event["event"] == "submitting" for event in self.run.journal())
+        groups: list[Group] = []
+        taken = len(active)
+        for _, same in groupby(waiting[:room], key=lambda case: _directives(self.run, case)):
+            cases = list(same)
+            for start in range(0, len(cases), largest):
+                part = tuple(cases[start : start + largest])
+                at_once = min(len(part), running) if running else len(part)
+                if running and taken + at_once > running:
+                    return groups  # the next command sends them, when these have ended
+                taken += at_once
+                throttle = running if running and running < len(part) else None
+                groups.append(Group(f"g{number + len(groups):04d}", part, self.scheduler.kind(len(part)), throttle))
+        return groups
+
+    def _call_submit(self, journal: Journal, folder: str, groups: Sequence[Group], how: str) -> None:
+        """Send groups, or look for them, in one round trip; each outcome is in the journal as it comes."""
+        by_name = {group.name: group for group in groups}
+        refused: list[str] = []
+        unsure: list[str] = []
+
+        def on_line(words: list[str]) -> None:
+            if len(words) < 2 or words[1] not in by_name:
+                return
+            what, group = words[0], by_name[words[1]]
+            told = _told(self.run, group)
+            said = " ".join(words[2:])
+            if what in ("submitted", "adopted"):
+                journal.append("submitted", site=self.site, adopted=what == "adopted", **{**told, "job": said})
+            elif what == "rejected":
+                journal.append("rejected", site=self.site, message=said, **told)
+                refused.append(said)
+            elif what in ("full", "none"):
+                journal.append("deferred", site=self.site, message=said, **told)
+            elif what == "unsure":
+                unsure.append(said)
+            else:
+                return
+            by_name.pop(group.name)
+
+        answers = self._ask(
+            "hb_submit", folder, how, str(self.scheduler.patience), *by_name,
+            data=self._archive(groups), on_line=on_line,
+        )  # fmt: skip
+        if any(answers.said("done")) and not unsure:
+            for group in by_name.values():  # after the one that was refused
+                journal.append("deferred", site=self.site, message="not sent", **_told(self.run, group))
+        if refused:
+            raise RejectedError(f"{self.site} refuses the job: {refused[0]}")
+        if unsure:
+            raise SiteError(f"the scheduler of {self.site} does not answer: {unsure[0]}")
+
+    def _send_by_submitit(self, journal: Journal, groups: Sequence[Group]) -> None:
+        """Submit groups on this login node."""
+        from hpcbench.submit import submitit_slurm
+
+        for group in groups:
+            told = _told(self.run, group)
+            journal.append("submitting", site=self.site, **told)
+            case = self.run.folder / group.cases[0]
+            options = [f"--job-name={told['token']}"]
+            if group.kind == "array":
+                tasks = self.scheduler.array(len(group.cases), group.running)
+                options += [f"--array={tasks}", f"--output=groups/{group.name}.%a.log"]
+                (self.run.folder / "groups" / f"{group.name}.cases").write_text(
+                    "".join(f"{each}\n" for each in group.cases)
+                )
+            try:
+                job = submitit_slurm.send(
+                    self.run.folder.absolute() if group.kind == "array" else case.absolute(),
+                    self._array_script(group)
+                    if group.kind == "array"
+                    else (case / JOB_SCRIPT).read_text(encoding="utf-8"),
+                    options,
+                )
+            except RejectedError as error:
+                how = next((words[0] for words in self._ask("hb_judge", "1", str(error)).lines), "unsure")
+                if how == "unsure":
+                    raise SiteError(f"the scheduler of {self.site} does not answer: {error}") from None
+                journal.append("deferred" if how == "full" else "rejected", site=self.site, message=str(error), **told)
+                if how == "full":
+                    return
+                raise RejectedError(f"{self.site} refuses the job: {error}") from None
+            journal.append("submitted", site=self.site, **{**told, "job": job})
+
+    def _archive(self, groups: Sequence[Group]) -> io.BytesIO:
+        """Pack what the site needs for these groups: the bundles of their cases, and what each group is."""
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as archive:
+
+            def add(name: str, content: bytes) -> None:
+                member = tarfile.TarInfo(name)
+                member.size, member.mtime, member.mode = len(content), _TIME, 0o644
+                archive.addfile(member, io.BytesIO(content))
+
+            for group in groups:
+                array = self.scheduler.array(len(group.cases), group.running) if group.kind == "array" else ""
+                what = f"hb-{self.run.name}-{group.token}\t{array}\t{group.cases[0]}\n"
+                add(f"groups/{group.name}.what", what.encode())
+                add(f"groups/{group.name}.cases", "".join(f"{case}\n" for case in group.cases).encode())
+                if group.kind == "array":
+                    add(f"groups/{group.name}.sh", self._array_script(group).encode())
+                for name, content in self.scheduler.files(self.place).items():
+                    add(f"groups/{name}", content)
+                for case in () if self.here else group.cases:
+                    for file in self.run.case(case).get("bundle") or ():
+                        add(f"new/{case}/{file}", (self.run.folder / case / file).read_bytes())
+        packed.seek(0)
+        return packed
+
+    def _array_script(self, group: Group) -> str:
+        """Write the script of an array: the directives that its cases share, and which case a task runs."""
+        if group.kind != "array":
+            return ""
+        body = render_file(template_folder() / "jobs" / "array.sh.j2", JOB_SCRIPT, {"group": group.name})
+        return "".join(f"{line}\n" for line in _directives(self.run, group.cases[0], every=True)) + body
+
+    # ------------------------------------------------------------------------------------------------ asking
+
+    def refresh(self, journal: Journal, *, everything: bool = False, limit: int = fetch.MAX_FILE) -> Fetched:
+        """Ask how the jobs stand, and bring back their records, or with `everything` all that is new of their files.
+
+        Raises `SiteError` when the site or its scheduler does not answer; the states are then as they were.
+        """
+        folder = self._folder()
+        states = self.run.states(self.cases)
+        if folder is None:
+            return Fetched()
+        open_jobs = {each.case: each.job_id for each in states if each.state not in FINAL and each.job_id}
+        jobs = list(dict.fromkeys(open_jobs.values()))
+        if self.here and not jobs:
+            return Fetched()
+        mode = "none" if self.here else "all" if everything else "records"
+        have = b"" if self.here else fetch.known(self.run.folder, self.cases)
+        request = f"{len(jobs)}\n" + "".join(f"{job}\n" for job in jobs)
+        answers = self._ask("hb_refresh", folder, mode, str(limit), data=request.encode() + have)
+        fetched = Fetched()
+        if answers.archive is not None and not self.here:
+            bundles = {case: self.run.case(case).get("bundle") or [] for case in self.cases}
+            fetched = fetch.unpack(answers.archive, self.run.folder, bundles, limit)
+        fetched.left |= {words[0]: f"has {words[1]} bytes" for words in answers.said("large") if len(words) == 2}
+        if jobs:
+            status, text = answers.texts.get("query", (1, ""))
+            if status != 0:
+                why = " ".join(answers.texts.get("query-errors", (0, ""))[1].split())
+                raise SiteError(f"the scheduler of {self.site} does not answer: {why or _last_words(answers)}")
+            self._observe(journal, text, open_jobs)
+        return fetched
+
+    def _observe(self, journal: Journal, text: str, open_jobs: Mapping[str, str]) -> None:
+        """Write into the journal what the scheduler says, where that is new."""
+        seen = self.scheduler.read(text, open_jobs.values())
+        before: dict[str, Any] = {}
+        for event in self.run.journal():
+            if event["event"] == "observed":
+                before |= event.get("states", {})
+            elif event["event"] == "again":
+                before = {case: told for case, told in before.items() if case not in event.get("cases", ())}
+        told: dict[str, list[Any]] = {}
+        for case, job in open_jobs.items():
+            record = state.read_json(self.run.folder / case / "exit.json")
+            word = seen.get(job)
+            if word is None:
+                entry = self._gone(before.get(case))
+            else:
+                over = record and word.state == "queued" and state.number(record, "ended")
+                entry = [word.state, word.reason, *([over] if over else [])]
+            if entry != before.get(case):
+                told[case] = entry
+        if told:
+            journal.append("observed", site=self.site, states=told)
+
+    def _gone(self, before: list[Any] | None) -> list[Any]:
+        """Say what a job is that its scheduler no longer knows: lost, once its exit record had time to appear."""
+        now = time.time()
+        since = before[3] if before and len(before) == 4 else now
+        if now - since < self.scheduler.gone:
+            return ["unknown", "no longer in the queue, and its exit record is not there yet", None, since]
+        return ["lost", "no longer known to the scheduler; it left no exit record"]
+
+    # ------------------------------------------------------------------------------------------------ ending
+
+    def cancel(self, journal: Journal, cases: Iterable[str]) -> None:
+        """Cancel cases, whatever they do; what has ended stays as it is."""
+        wanted = set(cases) & set(self.cases)
+        states = {each.case: each for each in self.run.states(self.cases)}
+        if any(states[case].state == "submitting" for case in wanted):
+            self.send(journal, new=False)
+            states = {each.case: each for each in self.run.states(self.cases)}
+        left = [case for case in self.cases if case in wanted and states[case].state not in FINAL]
+        jobs = list(dict.fromkeys(job for case in left if (job := states[case].job_id)))
+        if left:
+            journal.append("cancelled", site=self.site, cases=left)
+        folder = self._folder()
+        if not jobs or folder is None:
+            return
+        ending = self.scheduler.whole(jobs, left, {case: each.job_id for case, each in states.items()})
+        answers = self._ask("hb_end", folder, data="".join(f"{job}\n" for job in ending).encode())
+        status, _ = answers.texts.get("cancel", (1, ""))
+        if status != 0:
+            why = " ".join(answers.texts.get("cancel-errors", (0, ""))[1].split())
+            raise SiteError(f"{self.site}: not everything could be cancelled: {why or _last_words(answers)}")
+
+    def again(self, cases: Sequence[str]) -> None:
+        """Put aside at the site what earlier attempts of cases left there."""
+        folder = self._folder()
+        if folder is not None and not self.here:
+            self._ask("hb_again", folder, data="".join(f"{case}\n" for case in cases).encode())
+
+    def clean(self, journal: Journal) -> None:
+        """Delete the run's folder at the site."""
+        folder = self._folder()
+        if folder is not None and not self.here:
+            self._ask("hb_clean", folder, str(self.run.record.get("id")))
+            journal.append("cleaned", site=self.site)
+
+    def _ask(self, function: str, *arguments: str, data: Any = b"", on_line: Any = None) -> Answers:
+        """Call a function of the site's scripts."""
+        answers = Answers(self.transport.where, on_line)
+        script = f'{self.scheduler.script}\n"$@"\n'
+        ended = self.transport.call(script, function, *arguments, data=data, sink=answers.feed)
+        answers.check()
+        if ended.status not in (0, 1):
+            words = " ".join(ended.stderr.split())[-300:]
+            raise SiteError(f"{self.transport.where}: bash ended with status {ended.status}: {words}")
+        return answers
+
+
+def _told(run: Run, group: Group) -> dict[str, Any]:
+    token = f"hb-{run.name}-{group.token}"
+    return {"group": group.name, "token": token, "kind": group.kind, "running": group.running,
+            "cases": list(group.cases)}  # fmt: skip
+
+
+def _directives(run: Run, case: str, *, every: bool = False) -> tuple[str, ...]:
+    """Return the lines that begin a job script; unless `every`, without the job's name, which differs."""
+    lines = []
+    for line in _lines(run.folder / case / JOB_SCRIPT):
+        if not line.startswith("#"):
+            break
+        if every or not line.startswith(("#SBATCH --job-name=", "#PBS -N ")):
+            lines.append(line)
+    return tuple(lines)
+
+
+def _lines(file: Path) -> Iterator[str]:
+    with file.open(encoding="utf-8") as stream:
+        for line in stream:
+            yield line.rstrip("\n")
+
+
+def _last_words(answers: Answers) -> str:
+    for _, text in reversed(answers.texts.values()):
+        if text.strip():
+            return " ".join(text.split())[-300:]
+    return "it said nothing"
