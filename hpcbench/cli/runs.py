@@ -312,7 +312,8 @@ def fetch(
             limit = max_size << 20
             got = fetch_run(found, limit=limit) if archive is None else fetch_zip(found, archive, limit=limit)
             if not as_json and (got.files or not watch):
-                click.echo(f"{found.name}: {plural(len(got.files), 'file')}, {quantity(got.size, 'B')}", err=True)
+                brought = f"{plural(len(got.files), 'file')}, {quantity(got.size, 'B')}" if got.files else "nothing new"
+                click.echo(f"{found.name}: {brought}", err=True)
             if not watch or archive is not None or all(state.state in FINAL for state in found.states()):
                 break
             time.sleep(every)
