@@ -182,7 +182,8 @@ def _construct(
 
     whole = visit(root, ())
     if missing:
-        raise ConfigError(_missing(missing), file, lacking[0])
+        title = str(whole.get("title", "")) if isinstance(whole, dict) else ""
+        raise ConfigError(_missing(missing), file, lacking[0], missing=missing.values(), title=title)
     return whole
 
 

@@ -24,12 +24,23 @@ class HpcbenchError(Exception):
 
 
 class ConfigError(HpcbenchError):
-    """A site, benchmark or template file is wrong; `line` counts from 1."""
+    """A site, benchmark or template file is wrong; `line` counts from 1.
+
+    Where all that is wrong is that environment variables are not set, `missing` names them, and `title` is the file's.
+    """
 
     exit_code = 2
 
-    def __init__(self, message: str, file: Path | str | None = None, line: int | None = None) -> None:
-        self.file, self.line = file, line
+    def __init__(
+        self,
+        message: str,
+        file: Path | str | None = None,
+        line: int | None = None,
+        *,
+        missing: Iterable[str] = (),
+        title: str = "",
+    ) -> None:
+        self.file, self.line, self.missing, self.title = file, line, tuple(missing), title
         where = "" if file is None else f"{file}: " if line is None else f"{file}:{line}: "
         super().__init__(where + message)
 

@@ -13,11 +13,16 @@ from hpcbench.cli.shared import emit, json_option
 @click.command(short_help="List the sites there are.")
 @json_option
 def sites(as_json: bool) -> None:
-    """List the sites there are, and what is wrong with those that cannot be used."""
+    """List the sites there are, and what is missing where one cannot be used yet; `hpcbench check SITE` tries one."""
     from hpcbench import site
 
+    def text(row: dict[str, Any]) -> str:
+        if row.get("missing"):
+            return f"{row['title']}\n    set {', '.join(row['missing'])}"
+        return str(row["problem"] or row["title"])
+
     rows = _described(site.load_all(), lambda each: {"benchmark": each.benchmark})
-    _list("sites", rows, as_json, lambda row: row["problem"] or row["title"])
+    _list("sites", rows, as_json, text)
 
 
 @click.command(short_help="List the benchmarks there are.")
@@ -63,7 +68,7 @@ def _described(found: Mapping[str, Any], more: Callable[[Any], dict[str, Any]]) 
     from hpcbench.errors import ConfigError
 
     return [
-        {"name": name, "title": "", "problem": str(each)}
+        {"name": name, "title": each.title, "problem": str(each), "missing": list(each.missing)}
         if isinstance(each, ConfigError)
         else {"name": name, "title": each.title, "problem": None, "file": str(each.origin.file), **more(each)}
         for name, each in found.items()
