@@ -34,6 +34,7 @@ def authenticate(transport: paramiko.Transport, hop: Hop, *, password: bool) -> 
         raise SiteError(f"{hop} hung up before anybody could log in") from None
     else:
         return
+    taken = ""
     tried: list[str] = []
     notes: list[str] = []
     for name, key in _keys(hop, notes) if "publickey" in allowed else ():
@@ -46,15 +47,16 @@ def authenticate(transport: paramiko.Transport, hop: Hop, *, password: bool) -> 
             raise RefusedError(f"{hop} hung up after {len(tried)} keys ({', '.join(tried)})") from None
         if not further:
             return
-        allowed = further
+        taken, allowed = f"it takes {name}, and wants more", further
         break
     typed = {"keyboard-interactive", "password"} & set(allowed)
     if typed and password:
         _type(transport, hop, typed)
         return
-    found = f"it does not take {' or '.join(tried)}" if tried else "no key was found" if not notes else ""
+    refused = f"it does not take {' or '.join(tried)}" if tried else "" if notes else "no key was found"
+    why = [taken] if taken else [refused, *notes]
     raise RefusedError(
-        f"{hop} does not let {hop.user} in: {'; '.join(filter(None, [found, *notes]))}; it allows {', '.join(allowed)}"
+        f"{hop} does not let {hop.user} in: {'; '.join(filter(None, why))}; it allows {', '.join(allowed)}"
         + (" (`login: password` in the site file asks for a password)" if typed else "")
     )
 

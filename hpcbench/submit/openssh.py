@@ -73,7 +73,7 @@ class OpenSSH(Transport):
     def _failed(self, errors: str) -> SiteError:
         """Say what ssh's own status 255 means."""
         if not is_open(self._reach):
-            began = "UNKNOWN port" not in errors  # which ssh says where it had no shared connection
+            began = "kex_exchange_identification" not in errors  # ssh's word where it had no shared connection
             again = f"the connection to {self.where} broke: hpcbench login {self.where}"
             return SiteError(again, needs_login=True) if began else self._absent()
         if "Session open refused" in errors:
