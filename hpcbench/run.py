@@ -20,7 +20,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -156,8 +156,11 @@ class Run:
 
     def _state(self, name: str, events: Sequence[Mapping[str, Any]], waiting: State) -> CaseState:
         folder, description = self.folder / name, self.case(name)
-        if description.get("site") in self.places:
-            return state.there(folder, name, description, events)
+        place = self.places.get(str(description.get("site")))
+        if place is not None:
+            found = state.there(folder, name, description, events)
+            by_hand = found.state == "planned" and place.get("scheduler") in ("notebook", "modal")
+            return replace(found, reason=f"waits for hpcbench fetch {self.name} --from ZIP") if by_hand else found
         return state.here(folder, name, description, events, waiting)
 
     @property

@@ -19,6 +19,7 @@ _HELP = """From a sweep to run to a report that can be defended.
 
 \b
 hpcbench submit --site local --benchmark gpt2 --threads 1,2 --repeat 3 --wait
+hpcbench submit --site cerebras --batch 256,512,1024,2048
 hpcbench parse logs/
 hpcbench report logs/
 """

@@ -344,6 +344,7 @@ def _finish(run: Run, *, as_json: bool, kind: str) -> NoReturn:
     """Wait for a run with progress, then exit with what came of it."""
     from hpcbench import progress
     from hpcbench.state import FINAL
+    from hpcbench.submit import next_steps
     from hpcbench.submit import wait as wait_for
 
     told: dict[str, str] = {}
@@ -368,7 +369,8 @@ def _finish(run: Run, *, as_json: bool, kind: str) -> NoReturn:
     if left and told:
         _tell({site: f"{run.name}: {plural(len(left), 'case')} left at {site}" for site in told})
     if left:
-        click.echo(f"{plural(len(left), 'case')} left and nothing works on them: hpcbench resume {run.name}", err=True)
+        steps = next_steps(run) or f"hpcbench resume {run.name}"
+        click.echo(f"{plural(len(left), 'case')} left and nothing works on them:\n{steps}", err=True)
     done = sum(state.state == "completed" for state in states)
     sys.exit(0 if done == len(states) else 1 if done == 0 and not left else PARTIAL)
 

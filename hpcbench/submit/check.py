@@ -41,11 +41,10 @@ def check(name: str) -> Iterator[Line]:
         yield from _endpoint(site.endpoint)
     if site.by_hand:
         yield from _by_hand(site)
-    elif site.here:
+    elif site.here and site.endpoint is None:
         yield Line("reach", "ok", f"this machine, {len(site.available_cores)} cores for cases")
-        if site.endpoint is None:
-            yield _interpreter(site)
-    else:
+        yield _interpreter(site)
+    elif not site.here:
         yield from _remote(site)
 
 
