@@ -216,7 +216,7 @@ def expand(text: str, error: Callable[[str], ConfigError], missing: dict[str, st
         found = os.environ.get(name) or match["default"]
         if found is None:
             what = f" ({match['what'].strip()})" if match["what"] else ""
-            missing[name] = f"{name}{what} is empty; ${{{name}:-}} allows that" if name in os.environ else name + what
+            missing[name] = name + what
             return ""
         if UNFIT.search(found):
             raise error(f"the environment variable {name} is not UTF-8 text")
@@ -230,8 +230,9 @@ def expand(text: str, error: Callable[[str], ConfigError], missing: dict[str, st
 def _missing(missing: Mapping[str, str]) -> str:
     """Name the environment variables that a file needs and this environment lacks, all in one sentence."""
     if len(missing) == 1:
-        (words,) = missing.values()
-        return f"the environment variable {words}" + ("" if " is empty" in words else " is not set")
+        ((name, words),) = missing.items()
+        empty = f"is empty; ${{{name}:-}} allows that" if name in os.environ else "is not set"
+        return f"the environment variable {words} {empty}"
     return f"{len(missing)} environment variables are not set: {', '.join(missing.values())}"
 
 

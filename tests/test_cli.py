@@ -224,6 +224,7 @@ def test_help_shows_each_example_on_a_line_of_its_own(place):
     shown = hpcbench("--help", cwd=place, check=0, COLUMNS="80").stdout
     examples = [
         "  hpcbench submit --site local --benchmark gpt2 --threads 1,2 --repeat 3 --wait",
+        "  hpcbench submit --site cerebras --batch 256,512,1024,2048",
         "  hpcbench parse logs/",
         "  hpcbench report logs/",
     ]
@@ -258,12 +259,20 @@ def test_a_parameter_named_like_an_option_is_refused(place):
     assert "parameter 'wait': submit has an option of that name" in one_line(done)
 
 
-def test_a_broken_site_is_listed_with_its_problem(place):
+def test_sites_are_listed_with_what_is_missing_or_wrong(place):
     (place / "sites").mkdir()
-    (place / "sites" / "far.yaml").write_text("title: Far\nbenchmark: ${NOT_SET_ANYWHERE}\n")
+    (place / "sites" / "far.yaml").write_text(
+        "title: Far\nbenchmark: ${NOT_SET_ANYWHERE}\njob: {account: '${NOT_SET_EITHER:?your account}'}\n"
+    )
+    (place / "sites" / "odd.yaml").write_text("title: Odd\nschedular: slurm\n")
     shown = hpcbench("sites", cwd=place, check=0).stdout
-    assert "the environment variable NOT_SET_ANYWHERE is not set" in shown
+    assert "Far\n    set NOT_SET_ANYWHERE, NOT_SET_EITHER (your account)\n" in shown
+    assert "odd.yaml:2: unknown key 'schedular'; did you mean 'scheduler'?" in shown
     assert "This machine" in shown
+    said = one_line(hpcbench("submit", "--site", "far", "--benchmark", "toy", cwd=place, check=2))
+    assert "2 environment variables are not set: NOT_SET_ANYWHERE, NOT_SET_EITHER (your account)" in said
+    rows = {row["name"]: row for row in json.loads(hpcbench("sites", "--json", cwd=place, check=0).stdout)["sites"]}
+    assert rows["far"]["missing"] == ["NOT_SET_ANYWHERE", "NOT_SET_EITHER (your account)"]
 
 
 def test_a_damaged_run_does_not_stand_in_the_way_of_the_others(place):

@@ -97,6 +97,7 @@ def _signal(kind: str, words: str, name: str) -> tuple[Line, ...]:
 
 
 _STEP_LIMIT = "step_time_limit"  # for `_judge` alone
+_STEPD = r"\bslurmstepd(?:-[\w.-]{1,80})?: error: "  # with the node, where a host runs several slurmd
 _SLURM = r"\*\*\* (?:JOB|STEP) .{1,200} CANCELLED AT <time:stamp>"
 _SRUN = r"\bsrun: error: .{1,500}: tasks? [-\d,\[\]]{1,500}: "
 # Nothing unbounded stands between the words: a megabyte without a line break must not take time that is quadratic in
@@ -120,19 +121,19 @@ PARTS: tuple[Line | Block, ...] = (
     _event("out_of_memory", r"\b[Oo]ut of memory: Kill(?:ed)? process \d", "ut of memory: Kill"),
     _event("out_of_memory", r"\binvoked oom-killer: gfp_mask="),
     _event("out_of_memory", r"\boom-kill:constraint=CONSTRAINT_"),
-    _event("out_of_memory", r"\bslurmstepd: error: .{1,300}\b[Ee]xceeded (?:job |step )?memory limit\b"),
+    _event("out_of_memory", rf"{_STEPD}.{{1,300}}\b[Ee]xceeded (?:job |step )?memory limit\b"),
     _event("out_of_memory", rf"{_SRUN}Out Of Memory\b"),
     _event("out_of_memory", r"=>> PBS: job killed: p?v?mem \d{1,18}\w{0,2} exceeded limit"),
     Block("Traceback (most recent call last):", _traceback, size=1 << 18),
     _event("assertion", r"\bAssertion [`'][^`]{1,1000}[`'] failed\b", "Assertion "),
     _event("assertion", r"\bGGML_ASSERT\(.{1,500}\) failed\b"),
     # of the job; that a step of it reached its own limit need not be a failure
-    _event("time_limit", r"\bslurmstepd: error: \*\*\* JOB .{1,200} CANCELLED AT <time:stamp> DUE TO TIME LIMIT\b"),
-    _event(_STEP_LIMIT, r"\bslurmstepd: error: \*\*\* STEP .{1,200} CANCELLED AT .{10,40} DUE TO TIME LIMIT\b"),
+    _event("time_limit", rf"{_STEPD}\*\*\* JOB .{{1,200}} CANCELLED AT <time:stamp> DUE TO TIME LIMIT\b"),
+    _event(_STEP_LIMIT, rf"{_STEPD}\*\*\* STEP .{{1,200}} CANCELLED AT .{{10,40}} DUE TO TIME LIMIT\b"),
     _event("time_limit", r"=>> PBS: job killed: walltime \d{1,12} exceeded limit \d"),
     _event("cancelled", rf"{_SLURM} \*\*\*", " CANCELLED AT "),
     _event("node_failure", rf"{_SLURM} DUE TO NODE FAILURE\b"),
-    _event("node_failure", r"\b(?:srun|salloc|slurmstepd): error: Node failure on "),
+    _event("node_failure", r"\b(?:srun|salloc|slurmstepd(?:-[\w.-]{1,80})?): error: Node failure on "),
     _event("preempted", rf"{_SLURM} DUE TO PREEMPTION\b"),
     _event("nccl_timeout", r"\bWatchdog caught collective operation timeout: WorkNCCL\("),
     _event("nccl_timeout", r"\bProcessGroupNCCL's watchdog got stuck for \d"),

@@ -79,7 +79,7 @@ class Remote:
             return
         folder, facts = self._prepare(journal)
         if unsettled:
-            self._settle(journal, folder, unsettled, send=new and not self._by_submitit)
+            self._call_submit(journal, folder, unsettled, "send" if new and not self._by_submitit else "look")
         if not new:
             return
         active = [each for each in self.run.states(self.cases) if each.state in ("queued", "running", "submitting")]
@@ -115,7 +115,10 @@ class Remote:
         if folder is None:
             raise SiteError(f"{self.transport.where}: no answer to the first command; {_last_words(answers)}")
         status, text = answers.texts.get("facts", (0, ""))
-        facts = dict(line.split("=", 1) for line in text.splitlines() if "=" in line) if status == 0 else {}
+        if status != 0:  # sent without its limits, a sweep could go as the wrong jobs
+            why = " ".join(answers.texts.get("facts-errors", (0, ""))[1].split())
+            raise SiteError(f"the scheduler of {self.site} does not answer: {why or _last_words(answers)}")
+        facts = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
         if folder != self._folder():
             journal.append("prepared", site=self.site, folder=folder)
         return folder, facts
@@ -127,24 +130,16 @@ class Remote:
         made = [each for each in self.run.journal() if each["event"] == "prepared" and each.get("site") == self.site]
         return str(made[-1]["folder"]) if made else None
 
-    def _unsettled(self) -> list[tuple[Group, float]]:
-        """Return the groups that were about to be sent when something happened, and when that was."""
+    def _unsettled(self) -> list[Group]:
+        """Return the groups that were about to be sent when something happened."""
         events = state.by_case(self.run.journal())
-        found: dict[str, tuple[Group, float]] = {}
+        found: dict[str, Group] = {}
         for each in self.run.states(self.cases):
             if each.state == "submitting":
                 latest = [event for event in events[each.case] if event["event"] == "submitting"][-1]
                 group = Group(latest["group"], tuple(latest["cases"]), latest["kind"], latest.get("running"))
-                found[group.name] = group, float(latest["time"])
+                found[group.name] = group
         return list(found.values())
-
-    def _settle(self, journal: Journal, folder: str, open_groups: Sequence[tuple[Group, float]], *, send: bool) -> None:
-        """Find out what became of groups; with `send`, those that never came to be are sent now."""
-        groups = [group for group, _ in open_groups]
-        if self._by_submitit:  # which leaves no claim at the site: what was asked for may still arrive
-            latest = max(begun for _, begun in open_groups)
-            time.sleep(max(0.0, min(latest + self.scheduler.patience - time.time(), self.scheduler.patience)))
-        self._call_submit(journal, folder, groups, "send" if send else "look")
 
     def _groups(self, waiting: Sequence[str], facts: Mapping[str, str], active: Sequence[CaseState]) -> list[Group]:
         """Make groups of the cases that wait, in order, as many as the site's limits leave room for."""
@@ -215,14 +210,12 @@ class Remote:
         for group in groups:
             told = _told(self.run, group)
             journal.append("submitting", site=self.site, **told)
-            case = self.run.folder / group.cases[0]
+            case, groups_folder = self.run.folder / group.cases[0], self.run.folder.absolute() / "groups"
             options = [f"--job-name={told['token']}"]
             if group.kind == "array":
                 tasks = self.scheduler.array(len(group.cases), group.running)
                 options += [f"--array={tasks}", f"--output=groups/{group.name}.%a.log"]
-                (self.run.folder / "groups" / f"{group.name}.cases").write_text(
-                    "".join(f"{each}\n" for each in group.cases)
-                )
+                (groups_folder / f"{group.name}.cases").write_text("".join(f"{each}\n" for each in group.cases))
             try:
                 job = submitit_slurm.send(
                     self.run.folder.absolute() if group.kind == "array" else case.absolute(),
@@ -230,6 +223,7 @@ class Remote:
                     if group.kind == "array"
                     else (case / JOB_SCRIPT).read_text(encoding="utf-8"),
                     options,
+                    groups_folder / f"{group.name}.claim.1",
                 )
             except RejectedError as error:
                 how = next((words[0] for words in self._ask("hb_judge", "1", str(error)).lines), "unsure")
@@ -239,6 +233,7 @@ class Remote:
                 if how == "full":
                     return
                 raise RejectedError(f"{self.site} refuses the job: {error}") from None
+            (groups_folder / f"{group.name}.id").write_text(f"{job}\n")
             journal.append("submitted", site=self.site, **{**told, "job": job})
 
     def _archive(self, groups: Sequence[Group]) -> io.BytesIO:

@@ -128,6 +128,8 @@ def test_a_message_is_one_line_without_control_characters():
     ("srun: error: node1: task 0: Out Of Memory", "out_of_memory"),
     ("slurmstepd: error: Job 12 exceeded memory limit (5 > 4), being killed", "out_of_memory"),
     ("slurmstepd: error: Step 12.0 on n1: Exceeded job memory limit at some point.", "out_of_memory"),
+    ("slurmstepd-node1: error: StepId=6.batch exceeded memory limit (136843264 > 104857600), being killed", "out_of_memory"),
+    ("slurmstepd-node1: error: *** JOB 7 ON node1 CANCELLED AT 2026-11-21T17:10:12 DUE TO TIME LIMIT ***", "time_limit"),
     ("=>> PBS: job killed: mem 3500kb exceeded limit 2048kb", "out_of_memory"),
     ("=>> PBS: job killed: walltime 14 exceeded limit 5", "time_limit"),
     ("jaxlib.xla_extension.XlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory while trying", "out_of_memory"),

@@ -39,7 +39,7 @@ hb_expand() { # TEXT: a leading ~ and $NAME are the site's; nothing else is look
   REPLY=$out$text
 }
 hb_enter() { # FOLDER: the folder of a run
-  cd -- "$1" 2>"$hb_tmp/err" || hb_stop "$(hb_errors)"
+  cd -P -- "$1" 2>"$hb_tmp/err" || hb_stop "$(hb_errors)" # a scheduler knows folders without their symbolic links
 }
 hb_birth() { # PID: when a process began, nothing when it is gone
   local stat fields
@@ -55,6 +55,7 @@ hb_prepare() { # FOLDER RUN ID [WORD...]: make the run's folder, which is then t
   mkdir -p -- "$folder/$run/groups" 2>"$hb_tmp/err" || hb_stop "cannot make the folder $folder/$run: $(hb_errors)"
   hb_enter "$folder/$run"
   if ! (set -o noclobber && printf '%s\n' "$id" >id) 2>"$hb_tmp/err"; then
+    [[ -s id ]] || sleep 1 # another is just writing it
     [[ -s id ]] || { rm -f id; hb_stop "cannot write in $PWD: $(hb_errors)"; }
     [[ $(<id) == "$id" ]] || hb_stop "$PWD belongs to another run of that name: choose another with --name"
   fi
@@ -64,9 +65,9 @@ hb_prepare() { # FOLDER RUN ID [WORD...]: make the run's folder, which is then t
 }
 
 hb_unpack() { # standard input: new cases below new/, and groups/
-  local incoming=.incoming.$$
-  mkdir -- "$incoming" 2>"$hb_tmp/err" && tar -xzf - -C "$incoming" 2>"$hb_tmp/err" || {
-    rm -rf -- "$incoming"
+  local incoming
+  incoming=$(mktemp -d .incoming.XXXXXX 2>"$hb_tmp/err") && tar -xzf - -C "$incoming" 2>"$hb_tmp/err" || {
+    [[ -z $incoming ]] || rm -rf -- "$incoming"
     hb_stop "cannot write in $PWD: $(hb_errors)"
   }
   # whole or not at all: a connection that breaks leaves no half of a case
@@ -85,70 +86,95 @@ hb_submit() { # FOLDER send|look PATIENCE GROUP...: send groups to the scheduler
   hb_unpack
   shift 3
   for group; do
-    hb_group "$group" "$how" "$patience" || break
+    hb_group "$group" "$how" "$patience" || how=leave # in order: none goes before one that was refused
   done
   hb_line done
 }
-hb_group() { # GROUP send|look PATIENCE: submit a group unless it was; adopt its job where that is not known
-  local group=$1 mode=$2 patience=$3 number=1 id status when host pid birth token array case how
+hb_group() { # GROUP send|look|leave PATIENCE: submit a group unless it was; adopt its job where that is not known
+  local group=$1 mode=$2 patience=$3 number=1 since=$SECONDS id status limit words how
+  local host pid birth when works token array case
   IFS=$'\t' read -r token array case <"groups/$group.what"
   until hb_claim "$group" "$number"; do
+    # whoever began may still be at it: asked before its result, which is there before it ends
+    host='' pid='' birth='' when='' works=
+    read -r host pid birth when 2>/dev/null <"groups/$group.claim.$number"
+    if hb_works "$host" "$pid" "$birth"; then works=yes; fi
     if [[ -s groups/$group.id ]]; then
       id=$(<"groups/$group.id")
       if [[ $id == - ]]; then hb_line none "$group"; else hb_line submitted "$group" "$id"; fi
       return
     fi
-    read -r host pid birth when 2>/dev/null <"groups/$group.claim.$number"
-    # whoever began may still be at it; and what it asked for may arrive after it is gone
-    if (($(date +%s) - ${when:-0} < patience)) || hb_works "$host" "$pid" "$birth"; then
+    if [[ -n $works ]]; then
       sleep 0.5
       continue
     fi
-    id=$(hb_find "$group" "$token") || hb_stop "the scheduler does not answer: $id"
+    id=$(hb_seek "$group" "$token") || hb_stop "the scheduler does not answer: $id"
     if [[ -n $id ]]; then
       hb_keep "$group" "$id"
       hb_line adopted "$group" "$id"
       return
     fi
-    number=$((number + 1))
-  done
-  if [[ $mode == look ]]; then
-    id=$(hb_find "$group" "$token") || hb_stop "the scheduler does not answer: $id"
-    hb_keep "$group" "${id:--}"
-    if [[ -n $id ]]; then
-      hb_line adopted "$group" "$id"
-      return
+    # What it asked for may arrive after it is gone; and on another host it may still be at it. Its clock may be
+    # another one, and a claim without a word is being written: so long as it takes by the clock of this host.
+    limit=$patience
+    [[ $host == "$(uname -n)" ]] || limit=$((4 * patience))
+    if ((SECONDS - since < limit && $(date +%s) - ${when:-$(date +%s)} < limit)); then
+      sleep 1
+      continue
     fi
+    number=$((number + 1)) since=$SECONDS
+  done
+  if [[ $mode != send ]]; then
     # kept as "-": a command that was cut off and still works through its groups must not send it either
+    hb_keep "$group" - || hb_stop "cannot write in $PWD/groups"
     hb_line none "$group"
     return
   fi
   id=$(hb_send "$group" "$token" "$array" "$case" 2>"$hb_tmp/err" </dev/null)
   status=$?
+  words=$(hb_errors)
   if ((status == 0)) && [[ -n $id ]]; then
     hb_keep "$group" "$id"
     hb_line submitted "$group" "$id"
     return
   fi
-  cp -- "$hb_tmp/err" "$hb_tmp/refusal"
-  id=$(hb_find "$group" "$token" 2>/dev/null)
-  if [[ -n $id ]]; then # it says it failed, and the job is there
+  if id=$(hb_seek "$group" "$token" 2>/dev/null) && [[ -n $id ]]; then # it says it failed, and the job is there
     hb_keep "$group" "$id"
     hb_line adopted "$group" "$id"
     return
   fi
-  cp -- "$hb_tmp/refusal" "$hb_tmp/err"
-  how=$(hb_refusal "$status" "$(hb_errors)")
-  [[ $how == unsure ]] || rm -f -- "groups/$group.claim.$number"
-  hb_line "$how" "$group" "$(hb_errors)"
+  how=$(hb_refusal "$status" "$words")
+  # refused for good: hpcbench makes another group of its cases, so nobody may send this one any more
+  [[ $how == unsure ]] || hb_keep "$group" - || how=unsure
+  hb_line "$how" "$group" "$words"
   return 1
+}
+hb_seek() { # GROUP TOKEN: the group's job; not that of an earlier attempt, which has the same name where it is a single one
+  local found
+  found=$(hb_find "$@") || { printf '%s\n' "$found"; return 1; }
+  hb_others "$1" <<<"$found" | head -n 1
+}
+hb_others() { # GROUP: of the jobs on standard input those that no other group has
+  grep . | grep -vxFf <(find groups -name '*.id' ! -name "$1.id" -exec cat -- {} +)
 }
 hb_judge() { # STATUS WORDS
   hb_line "$(hb_refusal "$@")"
 }
 hb_claim() { # GROUP NUMBER: only one can make this file, on any file system
+  local file=groups/$1.claim.$2
+  REPLY=
   hb_birth "$$"
-  (set -o noclobber && printf '%s %s %s %s\n' "$(uname -n)" "$$" "$REPLY" "$(date +%s)" >"groups/$1.claim.$2") 2>/dev/null
+  (
+    set -o noclobber
+    exec 3>"$file" || exit 1
+    printf '%s %s %s %s\n' "$(uname -n)" "$$" "$REPLY" "$(date +%s)" >&3 || exit 2
+  ) 2>/dev/null
+  case $? in
+    0) return 0 ;;
+    2) rm -f -- "$file" ;; # the disk is full: nobody could tell whose claim that is
+    *) [[ ! -e $file ]] || return 1 ;;
+  esac
+  hb_stop "cannot write in $PWD/groups"
 }
 hb_works() { # HOST PID BIRTH
   [[ $1 == "$(uname -n)" ]] || return 1

@@ -10,7 +10,7 @@ hb_facts() { # QUEUE: the limits of the server, and those of the queue
   hb_pbs qstat -B -f -F json >"$hb_tmp/server" || return
   hb_limits server. <"$hb_tmp/server"
   [[ -n ${1-} ]] || return 0
-  hb_pbs qstat -Q -f -F json "$1" >"$hb_tmp/queue" || return
+  hb_pbs qstat -Q -f -F json "$1" >"$hb_tmp/queue" || return 0 # where there is no such queue, qsub says so
   hb_limits "" <"$hb_tmp/queue"
 }
 hb_limits() { # PREFIX: standard input is JSON with one key a line
@@ -41,7 +41,7 @@ hb_find() { # GROUP TOKEN: the job of that name that was submitted from here, al
   ids=$(hb_pbs qselect -x -N "$2" 2>"$hb_tmp/find") || { hb_words "$hb_tmp/find"; return 1; }
   # a server that keeps no history says so, with status 0, and lists nothing
   [[ ! -s $hb_tmp/find ]] || ids=$(hb_pbs qselect -N "$2" 2>"$hb_tmp/find") || { hb_words "$hb_tmp/find"; return 1; }
-  for id in $ids; do
+  for id in $(hb_others "$1" <<<"$ids"); do
     hb_shown -x -f -w "$id" >"$hb_tmp/job" 2>"$hb_tmp/find" || { hb_words "$hb_tmp/find"; return 1; }
     if hb_is_ours <"$hb_tmp/job"; then
       printf '%s\n' "$id"

@@ -1,6 +1,8 @@
 # Slurm's side of common.sh.
 hb_facts() { # PARTITION: the longest array, and the longest job of the partition
-  scontrol show config 2>&1 | sed -n 's/^MaxArraySize *= */MaxArraySize=/p'
+  local out
+  out=$(scontrol show config 2>&1) || { printf '%s\n' "$out" >&2; return 1; }
+  sed -n 's/^MaxArraySize *= */MaxArraySize=/p' <<<"$out"
   [[ -z ${1-} ]] || sinfo -h -p "$1" -o 'MaxTime=%l' 2>&1 | head -n 1
 }
 hb_send() { # GROUP TOKEN ARRAY CASE: prints the job's number
@@ -8,23 +10,32 @@ hb_send() { # GROUP TOKEN ARRAY CASE: prints the job's number
     sbatch --parsable --job-name="$2" --array="$3" --output="groups/$1.%a.log" "groups/$1.sh"
   else
     cd -- "$4" && sbatch --parsable --job-name="$2" job.sh
-  fi | head -n 1 | cut -d ';' -f 1
+  fi | sed -n 's/^\([0-9][0-9]*\)\(;.*\)\{0,1\}$/\1/p' | tail -n 1 # some sites' sbatch greets before it answers
   return "${PIPESTATUS[0]}"
 }
-hb_find() { # GROUP TOKEN: the job of that name that was submitted from here
+hb_find() { # GROUP TOKEN: the jobs of that name that were submitted from here
   local out
-  out=$(squeue -h -t all -u "$(id -un)" -o '%F|%Z|%j' 2>&1) || { printf '%s\n' "$out"; return 1; }
+  out=$(squeue -h -t all -u "$(id -un)" -o '%F|%j|%Z' 2>&1) || { printf '%s\n' "$out"; return 1; }
   {
-    awk -F '|' -v here="$PWD" -v name="$2" '$3 == name && ($2 == here || index($2, here "/") == 1) { print $1 }' <<<"$out"
-    sacct -X -n -P -S now-30days -u "$(id -un)" --name="$2" -o JobID,WorkDir 2>/dev/null |
-      awk -F '|' -v here="$PWD" '$2 == here || index($2, here "/") == 1 { sub(/_.*/, "", $1); print $1 }'
-    hb_started "$1"
-  } | head -n 1
+    printf '%s\n' "$out"
+    sacct -X -n -P -S now-30days -u "$(id -un)" --name="$2" -o JobID,JobName,WorkDir 2>/dev/null | sed 's/^\([0-9]*\)_[^|]*/\1/'
+  } | here=$PWD name=$2 awk -F '|' '
+    { folder = substr($0, length($1 $2) + 3) }
+    $2 == ENVIRON["name"] && index(folder "/", ENVIRON["here"] "/") == 1 { print $1 }'
+  hb_started "$1"
 }
 hb_refusal() { # STATUS WORDS: rejected, full (try later), or unsure whether a job was made
+  if (($1 == 0 || $1 > 128)); then # no number, or ended by a signal
+    echo unsure
+    return
+  fi
   case $2 in
-    *"timed out"* | *"Unable to contact"* | *"Zero Bytes"* | *"onnection"* | *"endpoint"* | *"ommunication"* | "") echo unsure ;;
-    *SubmitJobLimit* | *MaxSubmitJob* | *"submit limit"* | *"temporarily unable"*) echo full ;;
+    *"timed out"* | *"Unable to contact"* | *"Zero Bytes"* | *"onnection"* | *"endpoint"* | *"ommunication"* | *standby* | "")
+      echo unsure ;;
+    *SubmitJob* | *"temporarily unable"*) echo full ;;
+    # all that a limit of the accounting is called where its name is not said; with no job there is nothing to wait for
+    *Assoc*Limit* | *QOS*Limit*) echo rejected ;;
+    *"submit limit"*) if [[ -n $(squeue -h -u "$(id -un)" -o %F 2>&1 | head -n 1) ]]; then echo full; else echo rejected; fi ;;
     *) echo rejected ;;
   esac
 }
