@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shlex
 import shutil
-import subprocess
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from hpcbench import endpoint
 from hpcbench import site as sites
 from hpcbench.errors import SiteError
 from hpcbench.metrics import quantity, shown
@@ -164,100 +160,41 @@ def _by_hand(site: Site) -> Iterator[Line]:
         yield Line("tool", "unknown", f"no {tool} here: the run is carried there by hand", by)
 
 
-def _endpoint(endpoint: Endpoint) -> Iterator[Line]:
-    """Try an endpoint: its token, whether it answers, whether it has the model."""
+def _endpoint(where: Endpoint) -> Iterator[Line]:
+    """Try an endpoint: its token, whether it answers, whether it has the model and has it loaded."""
     token = ""
-    if endpoint.token is not None:
-        line, token = _token(endpoint)
-        yield line
-        if line.verdict == "bad":
+    if where.token is not None:
+        try:
+            token, source = endpoint.token(where.token)
+        except endpoint.NoTokenError as error:
+            yield Line("token", "bad", str(error), error.mend)
             return
-    url = endpoint.models or endpoint.base_url.rstrip("/") + "/models"
+        yield Line("token", "ok", f"from {source}")
     try:
-        listed = _get(url, token)
+        names = endpoint.models(where, token)
     except urllib.error.HTTPError as error:
-        mend = {401: "the token is not accepted: make a new one", 403: "the account may not use it"}.get(error.code, "")
-        yield Line("endpoint", "bad", f"{url}: status {error.code} {error.reason}", mend)
+        mend = {401: "the token is not accepted: get a new one", 403: "the account may not use it"}.get(error.code, "")
+        yield Line("endpoint", "bad", f"{endpoint.models_url(where)}: status {error.code} {error.reason}", mend)
         return
     except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        yield Line("endpoint", "bad", f"{url}: {shown(str(reason), 200)}", "is the address right, and the server up?")
+        reason = shown(str(getattr(error, "reason", None) or error), 200)
+        yield Line("endpoint", "bad", f"{endpoint.models_url(where)}: {reason}", "is the address right, the server up?")
         return
-    yield Line("endpoint", "ok", url)
-    names = sorted(_models(listed))
-    asked = [endpoint.model, *endpoint.aliases]
-    if found := [name for name in asked if name in names]:
-        yield Line(
-            "model", "ok", found[0] + ("" if found[0] == endpoint.model else f", as {endpoint.model} is called now")
-        )
+    yield Line("endpoint", "ok", endpoint.models_url(where))
+    found = [name for name in [where.model, *where.aliases] if name in names]
+    if found:
+        now = "" if found[0] == where.model else f", which {where.model} is called there"
+        yield Line("model", "ok", found[0] + now)
     elif names:
-        yield Line(
-            "model", "bad", f"no {endpoint.model}: there is {shown(', '.join(names), 300)}", "change `endpoint.model`"
-        )
+        there = shown(", ".join(names), 300)
+        yield Line("model", "bad", f"no {where.model}: there is {there}", "change `endpoint.model`")
     else:
         yield Line("model", "unknown", "the list of models is empty")
-    if endpoint.status is not None:
-        yield _model_state(endpoint, token)
-
-
-def _get(url: str, token: str) -> Any:
-    """Fetch JSON from an endpoint; its address begins with http, which the site file was checked for."""
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})  # noqa: S310
-    with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
-        return json.loads(answer.read(1 << 24))
-
-
-def _model_state(endpoint: Endpoint, token: str) -> Line:
-    """Say whether the model is loaded: the first request of a cold one takes minutes."""
-    assert endpoint.status
-    try:
-        told = _get(endpoint.status, token)
-    except (OSError, ValueError) as error:
-        return Line("model state", "unknown", f"{endpoint.status}: {shown(str(error), 200)}")
-    for word in ("running", "queued", "stopped", "others"):
-        entries = told.get(word) if isinstance(told, dict) else None
-        for entry in entries if isinstance(entries, list) else ():
-            names = str(entry.get("Models", "")) if isinstance(entry, dict) else ""
-            if {endpoint.model, *endpoint.aliases} & {name.strip() for name in names.split(",")}:
-                hot = word == "running" and str(entry.get("Model Status", "running")) == "running"
-                state = shown(str(entry.get("Model Status", word)))
-                return Line("model state", "ok" if hot else "unknown", state, "" if hot else "its first request waits")
-    return Line("model state", "unknown", "not loaded", "its first request waits until it is")
-
-
-def _models(listed: Any) -> Iterator[str]:
-    """Find the models in OpenAI's list, or in the gateway's ``clusters.X.frameworks.Y.models``."""
-    if isinstance(listed, dict):
-        for entry in listed.get("data") or ():
-            if isinstance(entry, dict) and isinstance(entry.get("id"), str):
-                yield entry["id"]
-        for cluster in (listed.get("clusters") or {}).values():
-            for framework in ((cluster or {}).get("frameworks") or {}).values():
-                yield from (name for name in (framework or {}).get("models") or () if isinstance(name, str))
-
-
-def _token(endpoint: Endpoint) -> tuple[Line, str]:
-    """Read a token at the moment of use; it goes nowhere but into the request."""
-    source = endpoint.token
-    assert source
-    if source.env is not None and (value := os.environ.get(source.env)):
-        return Line("token", "ok", f"from the environment variable {source.env}"), value
-    if source.command:
-        shown_command = shlex.join(source.command)
+    if where.status is not None:
         try:
-            done = subprocess.run(source.command, capture_output=True, text=True, timeout=60, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            reason = error.strerror if isinstance(error, OSError) else "no answer in 60 s"
-            return Line("token", "bad", f"{shown_command}: {reason}", _token_mend(endpoint)), ""
-        if done.returncode == 0 and done.stdout.strip():
-            return Line("token", "ok", f"from {shown_command}"), done.stdout.strip()
-        return Line("token", "bad", f"{shown_command} ended with status {done.returncode}", _token_mend(endpoint)), ""
-    return Line("token", "bad", f"the environment variable {source.env} is not set", _token_mend(endpoint)), ""
-
-
-def _token_mend(endpoint: Endpoint) -> str:
-    source = endpoint.token
-    assert source
-    ways = [f"export {source.env}=..."] if source.env else []
-    ways += ["log in again with the command's own tool"] if source.command else []
-    return " or ".join(ways)
+            state = endpoint.model_state(where, token)
+        except (OSError, ValueError) as error:
+            yield Line("model state", "unknown", f"{where.status}: {shown(str(error), 200)}")
+            return
+        mend = "" if state == "running" else "its first request waits until it is loaded"
+        yield Line("model state", "ok" if state == "running" else "unknown", state, mend)

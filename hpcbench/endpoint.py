@@ -1,0 +1,93 @@
+"""An inference endpoint as a site describes it: its token, its models, and whether the one asked for is loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+from hpcbench.errors import HpcbenchError
+from hpcbench.metrics import shown
+from hpcbench.site import Endpoint, Token
+
+_TIMEOUT = 20  # seconds
+
+
+class NoTokenError(HpcbenchError):
+    """A token cannot be had; `mend` says what to do."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, mend: str) -> None:
+        self.mend = mend
+        super().__init__(message)
+
+
+def token(source: Token) -> tuple[str, str]:
+    """Read a token now, and say where from. It goes nowhere but into a request. Raises `NoTokenError`."""
+    ways = [f"export {source.env}=..."] if source.env else []
+    ways += [f"log in with {source.command[0]}"] if source.command else []
+    mend = " or ".join(ways)
+    if source.env is not None and (value := os.environ.get(source.env, "").strip()):
+        return value, f"the environment variable {source.env}"
+    if not source.command:
+        raise NoTokenError(f"the environment variable {source.env} is not set", mend)
+    said = shlex.join(source.command)
+    try:
+        done = subprocess.run(source.command, capture_output=True, text=True, timeout=60, check=False)
+    except subprocess.TimeoutExpired:
+        raise NoTokenError(f"{said}: no answer in 60 s", mend) from None
+    except OSError as error:
+        raise NoTokenError(f"{said}: {error.strerror}", mend) from None
+    if done.returncode != 0 or not done.stdout.strip():
+        raise NoTokenError(f"{said} ended with status {done.returncode} and printed no token", mend)
+    return done.stdout.strip(), said
+
+
+def models_url(endpoint: Endpoint) -> str:
+    """Return where the endpoint lists its models."""
+    return endpoint.models or endpoint.base_url.rstrip("/") + "/models"
+
+
+def models(endpoint: Endpoint, key: str) -> list[str]:
+    """Ask for the names of the models; raises `OSError` or `ValueError` where there is no such answer."""
+    return sorted(set(_names(_get(models_url(endpoint), key))))
+
+
+def model_state(endpoint: Endpoint, key: str) -> str:
+    """Ask whether the model is loaded: ``running``, or the gateway's word for what it is instead.
+
+    Raises `OSError` or `ValueError` where there is no answer.
+    """
+    assert endpoint.status
+    told = _get(endpoint.status, key)
+    asked = {endpoint.model, *endpoint.aliases}
+    for word in ("running", "queued", "stopped", "others"):
+        entries = told.get(word) if isinstance(told, dict) else None
+        for entry in entries if isinstance(entries, list) else ():
+            if isinstance(entry, dict) and asked & {name.strip() for name in str(entry.get("Models", "")).split(",")}:
+                return shown(str(entry.get("Model Status") or word), 40)
+    return "not loaded"
+
+
+def _names(listed: Any) -> Iterator[str]:
+    """Find the models in OpenAI's list, or in a gateway's ``clusters.X.frameworks.Y.models``."""
+    if not isinstance(listed, dict):
+        return
+    for entry in listed.get("data") or ():
+        if isinstance(entry, dict) and isinstance(entry.get("id"), str):
+            yield entry["id"]
+    for cluster in (listed.get("clusters") or {}).values():
+        for framework in ((cluster or {}).get("frameworks") or {}).values():
+            yield from (name for name in (framework or {}).get("models") or () if isinstance(name, str))
+
+
+def _get(url: str, key: str) -> Any:
+    """Fetch JSON; the address begins with http, which the site file was checked for."""
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"} if key else {})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310
+        return json.loads(answer.read(1 << 24))
