@@ -82,16 +82,44 @@ class Remote:
             self._call_submit(journal, folder, unsettled, "send" if new and not self._by_submitit else "look")
         if not new:
             return
+        largest = min(self._largest(facts), self._fitting())
+        while largest:
+            # an array over a limit that the site file does not state never fits, however empty the queue is
+            refused = self._send_groups(journal, folder, largest)
+            largest = len(refused.cases) // 2 if refused else 0
+
+    def _send_groups(self, journal: Journal, folder: str, largest: int) -> Group | None:
+        """Send what waits in arrays of up to `largest` tasks; returns the group for which there is no room now."""
         active = [each for each in self.run.states(self.cases) if each.state in ("queued", "running", "submitting")]
-        groups = self._groups(self._waiting(), facts, active)
+        groups = self._groups(self._waiting(), largest, active)
         for start in range(0, len(groups), _AT_ONCE):
             part = groups[start : start + _AT_ONCE]
-            for group in [] if self._by_submitit else part:
-                journal.append("submitting", site=self.site, **_told(self.run, group))
             if self._by_submitit:
-                self._send_by_submitit(journal, part)
+                refused = self._send_by_submitit(journal, part)
             else:
-                self._call_submit(journal, folder, part, "send")
+                for group in part:
+                    journal.append("submitting", site=self.site, **_told(self.run, group))
+                refused = self._call_submit(journal, folder, part, "send")
+            if refused:
+                return refused
+        return None
+
+    def _largest(self, facts: Mapping[str, str]) -> int:
+        """Return how many tasks an array may have."""
+        limit = (self.place.get("limits") or {}).get("array")
+        most = self.scheduler.array_limit(facts)
+        return most if limit is None else min(most, max(1, limit))
+
+    def _fitting(self) -> int:
+        """Return how many tasks an array may have to find room, by what was refused and what was accepted last."""
+        fits: int | None = None
+        for event in self.run.journal():
+            if event.get("site") == self.site and isinstance(event.get("cases"), list):
+                if event["event"] == "deferred" and event.get("full"):
+                    fits = max(1, len(event["cases"]) // 2)
+                elif event["event"] == "submitted" and fits is not None:
+                    fits = 2 * max(fits, len(event["cases"]))
+        return len(self.cases) if fits is None else fits
 
     def _waiting(self) -> list[str]:
         """Return the cases that were never sent, or were refused."""
@@ -141,16 +169,13 @@ class Remote:
                 found[group.name] = group
         return list(found.values())
 
-    def _groups(self, waiting: Sequence[str], facts: Mapping[str, str], active: Sequence[CaseState]) -> list[Group]:
+    def _groups(self, waiting: Sequence[str], largest: int, active: Sequence[CaseState]) -> list[Group]:
         """Make groups of the cases that wait, in order, as many as the site's limits leave room for."""
         limits = self.place.get("limits") or {}
         room = len(waiting)
         if (most := limits.get("submitted")) is not None:
             room = min(room, max(0, most - len(active)))
         running = limits.get("running")
-        largest = self.scheduler.array_limit(facts)
-        if (limit := limits.get("array")) is not None:
-            largest = min(largest, max(1, limit))
         number = 1 + sum(event["event"] == "submitting" for event in self.run.journal())
         groups: list[Group] = []
         taken = len(active)
@@ -166,11 +191,15 @@ class Remote:
                 groups.append(Group(f"g{number + len(groups):04d}", part, self.scheduler.kind(len(part)), throttle))
         return groups
 
-    def _call_submit(self, journal: Journal, folder: str, groups: Sequence[Group], how: str) -> None:
-        """Send groups, or look for them, in one round trip; each outcome is in the journal as it comes."""
+    def _call_submit(self, journal: Journal, folder: str, groups: Sequence[Group], how: str) -> Group | None:
+        """Send groups, or look for them, in one round trip; each outcome is in the journal as it comes.
+
+        Returns the group for which there is no room now.
+        """
         by_name = {group.name: group for group in groups}
         refused: list[str] = []
         unsure: list[str] = []
+        full: list[Group] = []
 
         def on_line(words: list[str]) -> None:
             if len(words) < 2 or words[1] not in by_name:
@@ -184,7 +213,8 @@ class Remote:
                 journal.append("rejected", site=self.site, message=said, **told)
                 refused.append(said)
             elif what in ("full", "none"):
-                journal.append("deferred", site=self.site, message=said, **told)
+                journal.append("deferred", site=self.site, message=said, full=what == "full", **told)
+                full.extend([group] if what == "full" else [])
             elif what == "unsure":
                 unsure.append(said)
             else:
@@ -202,9 +232,10 @@ class Remote:
             raise RejectedError(f"{self.site} refuses the job: {refused[0]}")
         if unsure:
             raise SiteError(f"the scheduler of {self.site} does not answer: {unsure[0]}")
+        return full[0] if full else None
 
-    def _send_by_submitit(self, journal: Journal, groups: Sequence[Group]) -> None:
-        """Submit groups on this login node."""
+    def _send_by_submitit(self, journal: Journal, groups: Sequence[Group]) -> Group | None:
+        """Submit groups on this login node; returns the one for which there is no room now."""
         from hpcbench.submit import submitit_slurm
 
         for group in groups:
@@ -225,16 +256,19 @@ class Remote:
                     options,
                     groups_folder / f"{group.name}.claim.1",
                 )
-            except RejectedError as error:
-                how = next((words[0] for words in self._ask("hb_judge", "1", str(error)).lines), "unsure")
+            except submitit_slurm.NotSubmittedError as error:
+                judged = self._ask("hb_judge", str(error.status), str(error))
+                how = next((words[0] for words in judged.lines), "unsure")
                 if how == "unsure":
                     raise SiteError(f"the scheduler of {self.site} does not answer: {error}") from None
-                journal.append("deferred" if how == "full" else "rejected", site=self.site, message=str(error), **told)
                 if how == "full":
-                    return
+                    journal.append("deferred", site=self.site, message=str(error), full=True, **told)
+                    return group
+                journal.append("rejected", site=self.site, message=str(error), **told)
                 raise RejectedError(f"{self.site} refuses the job: {error}") from None
             (groups_folder / f"{group.name}.id").write_text(f"{job}\n")
             journal.append("submitted", site=self.site, **{**told, "job": job})
+        return None
 
     def _archive(self, groups: Sequence[Group]) -> io.BytesIO:
         """Pack what the site needs for these groups: the bundles of their cases, and what each group is."""
@@ -307,7 +341,7 @@ class Remote:
         for event in self.run.journal():
             if event["event"] == "observed":
                 before |= event.get("states", {})
-            elif event["event"] == "again":
+            elif event["event"] in ("again", "submitting"):
                 before = {case: told for case, told in before.items() if case not in event.get("cases", ())}
         told: dict[str, list[Any]] = {}
         for case, job in open_jobs.items():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import submitit
-from submitit.core.utils import FailedJobError
+from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from hpcbench.errors import RejectedError
 
@@ -20,6 +23,14 @@ cd -- "$1" && read -r stat <"/proc/$$/stat" && read -r -a fields <<<"${stat##*) 
   printf '%s %s %s %s\\n' "$(uname -n)" "$$" "${fields[19]}" "$(date +%s)" >"$2"
 ) && shift 2 && exec "$@"
 """
+
+
+class NotSubmittedError(RejectedError):
+    """How sbatch ended, and its words; it may have made a job all the same."""
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(words)
+        self.status = status
 
 
 class _Executor(submitit.SlurmExecutor):
@@ -38,12 +49,17 @@ class _Executor(submitit.SlurmExecutor):
 
 
 def send(folder: Path, script: str, options: Sequence[str], claim: Path) -> str:
-    """Submit a script from `folder` and return the job's number; raises `RejectedError` with Slurm's own words.
+    """Submit a script from `folder` and return the job's number; raises `NotSubmittedError`.
 
     `claim` is the file that only the one who submits can make.
     """
     with tempfile.TemporaryDirectory(prefix="hpcbench-") as aside:  # Slurm keeps a copy of the script of its own
         try:
-            return str(_Executor(aside, folder, script, options, claim)._submit_command("").job_id)
+            with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises
+                return str(_Executor(aside, folder, script, options, claim)._submit_command("").job_id)
+        except FailedSubmissionError:
+            raise NotSubmittedError(0, "sbatch told no number of a job") from None
         except FailedJobError as error:
-            raise RejectedError(" ".join(str(error).split())) from None
+            cause = error.__cause__
+            status = cause.returncode if isinstance(cause, subprocess.CalledProcessError) else 0
+            raise NotSubmittedError(status if status >= 0 else 128 - status, " ".join(str(error).split())) from None
