@@ -148,13 +148,15 @@ def _console() -> Console:
 
 def _table(run: Run, states: Sequence[CaseState]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for heading in ("case", "state", "elapsed", "last step", "loss", "reason"):
+    jobs = any(state.job_id not in (None, state.case) for state in states)
+    for heading in ("case", "state", *(["job"] if jobs else []), "elapsed", "last step", "loss", "reason"):
         table.add_column(heading, justify="right" if heading in ("elapsed", "last step", "loss") else "left")
     for state in states:
         step = _last_step(run, state)
         table.add_row(
             Text(state.case),
             Text(state.state.replace("_", " "), style=_COLOURS.get(state.state, "red")),
+            *([Text("" if state.job_id in (None, state.case) else state.job_id)] if jobs else []),
             elapsed(state),
             "" if step is None or step.get("step") is None else f"{step['step']:.0f}",
             "" if step is None or step.get("loss") is None else f"{step['loss']:.4f}",

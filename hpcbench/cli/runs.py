@@ -170,9 +170,10 @@ def submit(
     if steps:
         click.echo(steps, err=True)
     else:
-        left = sum(state.state == "planned" for state in run.states())
-        later = f"; {plural(left, 'case')} wait until the site has room, for hpcbench wait or status" if left else ""
-        click.echo(f"running in the background{later}: hpcbench status, wait or cancel {run.name}", err=True)
+        left = sum(state.state == "planned" for state in run.states()) if run.places else 0
+        later = f"; {plural(left, 'case')} more when there is room, sent by wait or status" if left else ""
+        how = f"sent to {', '.join(run.places)}" if run.places else "running in the background"
+        click.echo(f"{how}{later}: hpcbench status, wait or cancel {run.name}", err=True)
 
 
 def _show_scripts(run: Run) -> None:
