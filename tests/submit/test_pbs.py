@@ -399,6 +399,17 @@ def pbs(tmp_path, monkeypatch):
         subprocess.run([sys.executable, STAND_IN / "server.py", "stop"], check=True)
 
 
+def test_a_run_is_sent_by_the_command_line_and_ends(pbs, place):
+    pbs.configure(queues={"workq": {}, "by-gpu": {"walltime": 86400, "max_queued": 20}})
+    (place / "sites").mkdir()
+    (place / "sites" / "machine.yaml").write_text(f"{SOPHIA}python: {sys.executable}\n")
+    acts = "ok,exit 3,kill 9"
+    toy.hpcbench("submit", "--site", "machine", "--benchmark", "toy", "--act", acts, "--name", "r", "--wait", cwd=place)
+    assert list(toy.states(place, "r").values()) == ["completed", "failed", "failed"]
+    assert sorted(toy.ran(place, "r")) == sorted(toy.states(place, "r"))
+    assert len(list((place / "logs" / "r" / "groups").glob("g0001.[012].log"))) == 3
+
+
 def test_a_case_is_sent_runs_and_its_output_is_where_it_is_looked_for(pbs):
     job = pbs.send("g0001", "case one")
     assert re.fullmatch(r"\d+\.\S+", job)
@@ -482,9 +493,10 @@ def test_a_deleted_job_is_found_too_and_of_several_the_first(pbs):
 
 
 def test_without_a_history_a_job_is_found_by_what_its_case_wrote(pbs):
-    pbs.configure(history=False)
+    pbs.configure(history=False, scheduling=False)
     waiting = pbs.send("g1", "a", "sleep 30")
     assert pbs.run("hb_find", "g1", f"hb-{pbs.token}-g1") == (0, f"{waiting}\n", "")
+    pbs.configure(scheduling=True)
     pbs.until(waiting, "running")
     assert pbs.run("hb_cancel", waiting)[0] == 0
     toy.until(lambda: not pbs.seen(waiting))
@@ -614,9 +626,8 @@ def test_a_thousand_subjobs_and_hundreds_of_jobs_are_one_query(pbs):
 
 
 def test_a_job_that_runs_twice_says_so(pbs):
-    job = pbs.send("g1", "a", "sleep 2")
-    pbs.until(job, "running")
-    toy.until((pbs.folder / "started").exists)
+    job = pbs.send("g1", "a", "touch ../acts; sleep 2")
+    toy.until((pbs.folder / "acts").exists)
     pbs.server("requeue", job)
     assert pbs.until(job, "completed") == Seen("completed", "ran 2 times")
     assert (pbs.folder / "started").read_text() == f"{job}\n{job}\n"
