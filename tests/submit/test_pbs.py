@@ -631,7 +631,8 @@ def test_a_job_that_runs_twice_says_so(pbs):
     pbs.server("requeue", job)
     assert pbs.until(job, "completed") == Seen("completed", "ran 2 times")
     assert (pbs.folder / "started").read_text() == f"{job}\n{job}\n"
-    assert (pbs.folder / "a" / "scheduler.log").read_text() == "to the log\nto the log\n"
+    # both runs write into one file; a shell may have said that its child was killed
+    assert (pbs.folder / "a" / "scheduler.log").read_text().count("to the log\n") == 2
 
 
 def test_a_job_over_its_walltime_is_a_timeout(pbs, monkeypatch):
