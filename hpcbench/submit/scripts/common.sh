@@ -92,8 +92,10 @@ hb_submit() { # FOLDER send|look PATIENCE GROUP...: send groups to the scheduler
 }
 hb_group() { # GROUP send|look|leave PATIENCE: submit a group unless it was; adopt its job where that is not known
   local group=$1 mode=$2 patience=$3 number=1 since=$SECONDS id status limit words how
-  local host pid birth when works token array case
-  IFS=$'\t' read -r token array case <"groups/$group.what"
+  local host pid birth when works token array case what
+  # not by `read` alone: to it two tabs are one, and a group that is no array has nothing between them
+  mapfile -t -d $'\t' what < <(tr -d '\n' <"groups/$group.what")
+  token=${what[0]} array=${what[1]} case=${what[2]}
   until hb_claim "$group" "$number"; do
     # whoever began may still be at it: asked before its result, which is there before it ends
     host='' pid='' birth='' when='' works=
