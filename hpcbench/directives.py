@@ -15,7 +15,10 @@ from hpcbench.templating import DIRECTIVES, PLAIN, render_text
 
 @dataclass(frozen=True)
 class Resources:
-    """What one case asks its site for; None is left to the scheduler. Memory is in Slurm's and PBS's form, `8G`."""
+    """What one case asks its site for; None is left to the scheduler.
+
+    GPUs are those of the whole job, cores and memory those of each node; memory is in Slurm's and PBS's form, ``8G``.
+    """
 
     nodes: int
     cores: int | None
@@ -75,7 +78,10 @@ def head(template: Path, token: str, asked: Resources, site: Site) -> str:
     chunks = asked.gpus if job.select == "gpus" else asked.nodes
     if chunks is None or chunks < 1:
         raise site.origin.error("job.select: gpus, so every job needs at least one: set job.gpus", "job", "select")
-    each = {"ncpus": asked.cores, "ngpus": asked.gpus, "mem": asked.memory and asked.memory.lower() + "b"}
+    per_node, rest = divmod(asked.gpus or 0, asked.nodes)
+    if rest and job.select == "nodes" and site.scheduler == "pbs":
+        raise UsageError(f"{asked.gpus} GPUs cannot be shared evenly by {asked.nodes} nodes of {site.name}")
+    each = {"ncpus": asked.cores, "ngpus": per_node, "mem": asked.memory and asked.memory.lower() + "b"}
     select = [str(chunks)] + [f"{name}={value}" for name, value in each.items() if value and job.select == "nodes"]
     names = {
         **asdict(asked),

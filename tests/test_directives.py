@@ -82,7 +82,10 @@ def test_sophia_gets_pbs_directives_in_its_form_and_no_comment_among_them():
 def test_sophias_select_counts_gpus_by_gpu_and_nodes_by_node(tmp_path):
     base = "scheduler: pbs\njob: {queue: by-node, select: %s, nodes: 2, gpus: 4, time: '01:00:00'}\n"
     own(tmp_path, base % "nodes")
-    assert "#PBS -l select=2:ncpus=1:ngpus=4" in begin(script("mine"))
+    assert "#PBS -l select=2:ncpus=1:ngpus=2" in begin(script("mine"))
+    own(tmp_path, (base % "nodes").replace("gpus: 4", "gpus: 3"))
+    with pytest.raises(UsageError, match="3 GPUs cannot be shared evenly by 2 nodes of mine"):
+        script("mine")
     own(tmp_path, base % "gpus")
     assert "#PBS -l select=4" in begin(script("mine"))
 
@@ -94,7 +97,7 @@ def test_resources_in_neutral_words_become_directives(tmp_path):
     assert {"#SBATCH --nodes=2", "#SBATCH --gpus=4", "#SBATCH --mem=64G", "#SBATCH --time=02:00:00"} <= set(lines)
     assert "#SBATCH --cpus-per-task=1" in lines  # what the benchmark says is more exact
     own(tmp_path, "scheduler: pbs\n" + job)
-    assert "#PBS -l select=2:ncpus=1:ngpus=4:mem=64gb" in begin(script("mine", "toy"))
+    assert "#PBS -l select=2:ncpus=1:ngpus=2:mem=64gb" in begin(script("mine", "toy"))
 
 
 def test_a_benchmark_can_ask_for_more_than_the_site_gives(tmp_path):

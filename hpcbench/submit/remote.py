@@ -282,7 +282,7 @@ class Remote:
 
             for group in groups:
                 array = self.scheduler.array(len(group.cases), group.running) if group.kind == "array" else ""
-                what = f"hb-{self.run.name}-{group.token}\t{array}\t{group.cases[0]}\n"
+                what = f"hb-{self.run.name}-{group.token}\t{group.cases[0]}\t{array}\n"
                 add(f"groups/{group.name}.what", what.encode())
                 add(f"groups/{group.name}.cases", "".join(f"{case}\n" for case in group.cases).encode())
                 if group.kind == "array":

@@ -1,6 +1,6 @@
 # What every command of hpcbench on a site begins with: bash, coreutils, tar, gzip and find, nothing to install.
 # It answers in lines that begin with "hb" and a tab; what a login shell prints besides is passed over.
-trap '' PIPE HUP # a client that goes away must not stop a submission half-way
+trap : PIPE HUP # a client that goes away must not stop a submission half-way
 hb_tmp=$(mktemp -d 2>/dev/null) || { printf 'hb\tproblem\t%s\n' "cannot write in ${TMPDIR:-/tmp} there"; exit 0; }
 trap 'rm -rf -- "$hb_tmp"' EXIT
 
@@ -92,10 +92,8 @@ hb_submit() { # FOLDER send|look PATIENCE GROUP...: send groups to the scheduler
 }
 hb_group() { # GROUP send|look|leave PATIENCE: submit a group unless it was; adopt its job where that is not known
   local group=$1 mode=$2 patience=$3 number=1 since=$SECONDS id status limit words how
-  local host pid birth when works token array case what
-  # not by `read` alone: to it two tabs are one, and a group that is no array has nothing between them
-  mapfile -t -d $'\t' what < <(tr -d '\n' <"groups/$group.what")
-  token=${what[0]} array=${what[1]} case=${what[2]}
+  local host pid birth when works token array case
+  IFS=$'\t' read -r token case array <"groups/$group.what" # the array last: it may be empty
   until hb_claim "$group" "$number"; do
     # whoever began may still be at it: asked before its result, which is there before it ends
     host='' pid='' birth='' when='' works=
