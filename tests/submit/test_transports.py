@@ -53,6 +53,8 @@ try:
         openssh.login(Reach(**json.loads(sys.argv[2])), "toy")
     else:
         with connect(Reach(**json.loads(sys.argv[2])), "toy") as way:
+            if sys.argv[1] == "long":
+                way.call("echo; sleep 600", sink=lambda received: print("HELD", flush=True))
             print("ANSWER", way.call("echo in; cat", data=b"data").stdout)
             if sys.argv[1] == "hold":
                 input("HELD")
@@ -529,6 +531,14 @@ def test_a_server_that_goes_in_the_middle(outer):
         threading.Timer(0.3, outer.cut).start()
         with pytest.raises(SiteError, match=r"^the connection to toy broke$"):
             way.call("sleep 600")
+
+
+def test_a_connection_that_breaks_leaves_one_line_on_the_terminal(outer):
+    with Network(outer.port) as proxy:
+        person = Person("long", reach(outer.behind(proxy.port)), terminal=False)
+        person.wait("HELD")
+        proxy.cut()
+        assert person.end().splitlines() == ["HELD", 'ERROR ["the connection to toy broke", 3, false]']
 
 
 def test_a_shared_connection_that_breaks_in_the_middle(outer, opened):
