@@ -126,7 +126,12 @@ def there(folder: Path, case: str, description: Mapping[str, Any], events: Seque
     began = number(started or {}, "time")
     record = read_json(folder / "exit.json")
     state, reason, over = _observed(happened.get("observed"), case)
+    if record and started and number(record, "started") != began:
+        record = None  # of an attempt before: the scheduler has run it once more
     if record is not None:
+        told_to_stop = record.get("reason") == "terminated" and "cancelled" not in happened and job_id is not None
+        if told_to_stop and (over is None or over != number(record, "ended")):
+            return _told_to_stop(case, state, reason, record, job_id)
         ended = _ended(folder, case, description, record, job_id=job_id, cancelled="cancelled" in happened)
         if ended.state == "completed" or over is None or over != ended.ended:
             return ended
@@ -148,6 +153,21 @@ def there(folder: Path, case: str, description: Mapping[str, Any], events: Seque
     if sent is None:
         return CaseState(case, "planned")
     return CaseState(case, "queued" if job_id else "submitting", "", began, job_id=job_id)
+
+
+def _told_to_stop(
+    case: str, state: State | None, reason: str, record: Mapping[str, Any], job_id: str | None
+) -> CaseState:
+    """Derive the state of a case whose job script was told to stop by its scheduler, which alone knows why."""
+    began, ended = number(record, "started"), number(record, "ended")
+    if state in ("cancelled", "timeout", "node_failure", "out_of_memory"):
+        return CaseState(case, state, reason or "told to stop by its scheduler", began, ended, job_id=job_id)
+    if state in FINAL:
+        why = "was told to stop from outside" + (f" ({reason})" if reason and state != "lost" else "")
+        return CaseState(case, "failed", why, began, ended, job_id=job_id)
+    if state == "unknown":
+        return CaseState(case, state, reason, began, job_id=job_id)
+    return CaseState(case, "running", "was told to stop; its scheduler has not said why yet", began, job_id=job_id)
 
 
 def _observed(event: Mapping[str, Any] | None, case: str) -> tuple[State | None, str, float | None]:
