@@ -204,18 +204,21 @@ def _write(path: Path, stream: IO[bytes], size: int, time: str | None) -> None:
     """Write a file of `size` bytes whole: aside, then in place; `time` is its modification time in seconds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name[:200]}.part")
-    written = 0
-    with aside.open("wb") as out:
-        while block := stream.read(1 << 20):
-            written += len(block)
-            if written > size:
-                break
-            out.write(block)
-    if written != size:
-        aside.unlink()
-        raise ValueError(f"{path.name} has not the size it should have")
+    try:
+        written = 0
+        with aside.open("wb") as out:
+            while block := stream.read(1 << 20):
+                written += len(block)
+                if written > size:
+                    break
+                out.write(block)
+        if written != size:
+            raise ValueError(f"{path.name} has not the size it should have")
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
     if time is not None:
-        with contextlib.suppress(InvalidOperation, OverflowError, OSError):  # a time that no file can have
+        with contextlib.suppress(InvalidOperation, ValueError, OverflowError, OSError):  # a time that no file can have
             nanoseconds = int(Decimal(time) * 10**9)
             os.utime(aside, ns=(nanoseconds, nanoseconds))
     aside.replace(path)

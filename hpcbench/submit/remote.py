@@ -19,6 +19,7 @@ from typing import Any
 
 from hpcbench import state
 from hpcbench.errors import RejectedError, SiteError
+from hpcbench.metrics import shown
 from hpcbench.render import JOB_SCRIPT
 from hpcbench.run import Journal, Run
 from hpcbench.site import Reach
@@ -325,7 +326,13 @@ class Remote:
         if answers.archive is not None and not self.here:
             bundles = {case: self.run.case(case).get("bundle") or [] for case in self.cases}
             fetched = fetch.unpack(answers.archive, self.run.folder, bundles, limit)
-        fetched.left |= {words[0]: f"has {words[1]} bytes" for words in answers.said("large") if len(words) == 2}
+        fetched.left |= {
+            shown(words[0].removeprefix("./"), 200): f"has {words[1]} bytes, more than {limit}"
+            for words in answers.said("large")
+            if len(words) == 2
+        }
+        for words in answers.said("left"):
+            fetched.left[shown(" ".join(words), 200)] = "is not a plain file of a plain name"
         if jobs:
             status, text = answers.texts.get("query", (1, ""))
             if status != 0:

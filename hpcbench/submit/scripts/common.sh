@@ -211,10 +211,15 @@ hb_files() { # none|records|all MAX
     find . -mindepth 2 -maxdepth 2 -type f -name exit.json ! -path $'*\n*' -exec grep -L '"status": 0,' {} + |
       sed 's,exit\.json$,stderr.log\n&,; s,exit\.json$,stdout.log,' | tr '\n' '\0' | xargs -0 -r sh -c \
       'exec find "$@" -maxdepth 0 -type f -size -256k -printf "%p\t%s\t%T@\n"' sh
-  else # what came from here is of one time: whatever a job wrote is newer
+  else
+    # links, pipes and names that no line can hold stay there, and are named
+    find . -mindepth 2 ! -path './.*' \( ! -type f ! -type d -o -type f -path $'*\n*' -o -type f -path $'*\t*' \) -print0 2>/dev/null |
+      tr '\n\t\0' '??\n' | head -n 100 | sed $'s,^\\./,hb\tleft\t,' >"$hb_tmp/left"
+    # what came from here is of one time: whatever a job wrote is newer
     find . -mindepth 2 -type f -newermt 2001-09-10 ! -path './.*' ! -path $'*\n*' ! -path $'*\t*' -printf '%p\t%s\t%T@\n'
   fi 2>/dev/null | sed -E 's/(\.[0-9]{9})[0-9]*$/\1/' | LC_ALL=C sort -u >"$hb_tmp/now"
   LC_ALL=C sort "$hb_tmp/known" | LC_ALL=C comm -13 - "$hb_tmp/now" >"$hb_tmp/new"
+  [[ ! -s $hb_tmp/left ]] || cat "$hb_tmp/left"
   awk -F '\t' -v max="$2" '$2 > max { printf "hb\tlarge\t%s\t%s\n", $1, $2 }' "$hb_tmp/new"
   awk -F '\t' -v max="$2" '$2 <= max { printf "%s%c", $1, 0 }' "$hb_tmp/new" >"$hb_tmp/send"
   hb_line files
