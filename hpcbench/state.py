@@ -119,7 +119,11 @@ def there(folder: Path, case: str, description: Mapping[str, Any], events: Seque
     The scheduler's word alone never makes a case completed: a job that it counts as done, and that left no exit record,
     is lost.
     """
-    happened = {event["event"]: event for event in events}
+    happened: dict[str, Mapping[str, Any]] = {}
+    for event in events:
+        if event["event"] == "submitting":  # what was said before is about a job before
+            happened.pop("observed", None)
+        happened[event["event"]] = event
     sent = submission(case, events)
     job_id = sent.job_id if sent else None
     started = read_json(folder / "started.json")

@@ -121,7 +121,7 @@ def resume(run: Run, *, failed: bool = False) -> int:
     A case that is started again keeps what its attempts before left, in folders of their own. Raises `RunError` while
     another process works on the run, `SiteError` where a site cannot be reached.
     """
-    refresh(run, send=False)
+    problems = refresh(run, send=False)
     if failed:
         _again(run)
     waiting = [each for each in run.states() if each.state in ("planned", "submitting", "queued")]
@@ -130,6 +130,8 @@ def resume(run: Run, *, failed: bool = False) -> int:
         with run.take():
             pass  # else somebody works on it
     start(run)
+    for problem in problems.values():
+        raise SiteError(problem)
     return len(started)
 
 
@@ -169,7 +171,8 @@ def refresh(run: Run, *, send: bool = True, everything: bool = False) -> dict[st
     Returns the sites that could not be asked, and why; what was known of their cases stands.
     """
     problems: dict[str, str] = {}
-    for site in _sites(run):
+    # where all cases have ended there is nothing to ask, and still something to bring
+    for site in _sites(run, every=everything):
         try:
             with run.take(60.0, site) as journal, Remote(run, site) as remote:
                 remote.refresh(journal, everything=everything)
@@ -304,9 +307,9 @@ def _here(run: Run) -> list[str]:
     return [case for case in run.cases if run.case(case).get("site") not in run.places]
 
 
-def _sites(run: Run) -> list[str]:
-    """Return the sites of a run that can be asked and have something left to tell."""
-    left = {run.case(each.case).get("site") for each in run.states() if each.state not in FINAL}
+def _sites(run: Run, *, every: bool = False) -> list[str]:
+    """Return the sites of a run that can be asked and, unless `every`, have something left to tell."""
+    left = {run.case(each.case).get("site") for each in run.states() if every or each.state not in FINAL}
     return [site for site, place in run.places.items() if _is_remote(place) and site in left]
 
 
