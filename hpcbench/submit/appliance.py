@@ -37,11 +37,19 @@ class Appliance(Scheduler):
         """All cases go at once: the feeder takes them one by one."""
         return 1_000_000
 
+    def parent(self, job: str) -> str:
+        """Return the job itself: there are no arrays, and a case's name may hold anything."""
+        return job
+
     def files(self, place: Mapping[str, Any]) -> Mapping[str, bytes]:
         """Send the feeder along."""
-        return {"feed.sh": script("feed").encode(), "slots": f"{place.get('slots') or 1}\n".encode()}
+        return {"feed.sh": (self._cases + script("feed")).encode(), "slots": f"{place.get('slots') or 1}\n".encode()}
 
     @property
     def script(self) -> str:
         """The functions for a machine, and what a Cerebras adds to them."""
-        return super().script + (script("cerebras") if self._kind == "cerebras" else "")
+        return script("common") + self._cases + script(self.name)
+
+    @property
+    def _cases(self) -> str:
+        return script("cases") + (script("cerebras") if self._kind == "cerebras" else "")
