@@ -124,11 +124,11 @@ def exchange(
     assert child.stdout
     assert child.stderr
     collected, errors = bytearray(), bytearray()
-    waiting = pieces(data)
-    piece = memoryview(next(waiting, b""))
-    for stream in (child.stdin, child.stdout, child.stderr):
-        os.set_blocking(stream.fileno(), False)
     try:
+        waiting = pieces(data)
+        piece = memoryview(next(waiting, b""))
+        for stream in (child.stdin, child.stdout, child.stderr):
+            os.set_blocking(stream.fileno(), False)
         with selectors.DefaultSelector() as ready:
             ready.register(child.stdout, selectors.EVENT_READ, sink or collected.extend)
             ready.register(child.stderr, selectors.EVENT_READ, errors.extend)

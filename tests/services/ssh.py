@@ -165,6 +165,10 @@ class Server:
         if passcode or password:
             executable = self._use_pam(executable, passcode, password)
         login = BY_PASSCODE if passcode else BY_PASSWORD if password else BY_KEY
+        if not password:  # whose account has a home of its own
+            # what the login shell of whoever runs the tests does (some wait for locks) is not what is tested
+            (self.folder / "home").mkdir(exist_ok=True)
+            environment = {"HOME": str(self.folder / "home"), **environment}
         # sshd heeds the first SetEnv only
         pairs = " ".join(f'"{name}={value}"' for name, value in {**environment, MARK: self.folder}.items())
         configuration = self.folder / "sshd_config"

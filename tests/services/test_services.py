@@ -177,7 +177,7 @@ def test_the_cluster_is_as_new_for_the_next_test(slurm):
 
 
 def test_a_cluster_that_cannot_start_says_why_and_leaves_nothing(slurm, tmp_path):
-    with pytest.raises(daemon.ServiceError, match=r"slurmctld ended with 1\n(.*\n)*.*select/nonsense"):
+    with pytest.raises(daemon.ServiceError, match=r"slurm(ctld|d) ended with 1\n(.*\n)*.*select/nonsense"):
         start(tmp_path, SelectType="select/nonsense")
     assert opened_under(tmp_path) == []
 

@@ -526,11 +526,8 @@ def test_a_connection_that_breaks_in_the_middle(outer, capfd):
 
 
 def test_a_server_that_goes_in_the_middle(outer):
-    with connect(reach(outer), "toy") as way:
-        way.call(":")
-        threading.Timer(0.3, outer.cut).start()
-        with pytest.raises(SiteError, match=r"^the connection to toy broke$"):
-            way.call("sleep 600")
+    with connect(reach(outer), "toy") as way, pytest.raises(SiteError, match=r"^the connection to toy broke$"):
+        way.call("echo here; sleep 600", sink=lambda _: outer.cut())
 
 
 def test_a_connection_that_breaks_leaves_one_line_on_the_terminal(outer):
@@ -545,8 +542,9 @@ def test_a_shared_connection_that_breaks_in_the_middle(outer, opened):
     with Network(outer.port) as proxy:
         site = reach(outer.behind(proxy.port), login="passcode")
         opened(site)
-        threading.Timer(0.3, proxy.cut).start()
-        assert error(site, "sleep 600") == "the connection to toy broke: hpcbench login toy"
+        broke = "^the connection to toy broke: hpcbench login toy$"
+        with connect(site, "toy") as way, pytest.raises(SiteError, match=broke):
+            way.call("echo here; sleep 600", sink=lambda _: proxy.cut())
         before = contacts(outer)
         assert error(site) == "not logged in to toy: hpcbench login toy"
         assert contacts(outer) == before
