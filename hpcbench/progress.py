@@ -32,7 +32,16 @@ _MAX_ROWS = 30  # in the live table: what runs, then the latest that ended and t
 def show(run: Run, states: Sequence[CaseState]) -> None:
     """Print the state of every case."""
     console = _console()
-    console.print(_table(run, states))
+    rows = _rows(run, states)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row, state in zip(rows, [None, *states], strict=True):  # by hand: rich takes a second to lay out 1,000 rows
+        line = Text()
+        for index, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            aligned = cell.rjust(width) if rows[0][index] in _NUMBERS else cell.ljust(width)
+            style = "bold" if state is None else _colour(state) if rows[0][index] == "state" else ""
+            line.append(f"{'  ' if index else ''}{aligned}", style=style)
+        line.rstrip()
+        console.print(line)
     console.print(Text(_counts(states)))
 
 
@@ -146,23 +155,40 @@ def _console() -> Console:
     return console if console.is_terminal else Console(soft_wrap=True, highlight=False, width=1000)
 
 
-def _table(run: Run, states: Sequence[CaseState]) -> Table:
-    table = Table(box=None, pad_edge=False)
+_NUMBERS = ("elapsed", "last step", "loss")
+
+
+def _rows(run: Run, states: Sequence[CaseState]) -> list[list[str]]:
+    """Write the states as rows of text, headings first; a column that is nowhere needed is left out."""
     jobs = any(state.job_id not in (None, state.case) for state in states)
-    for heading in ("case", "state", *(["job"] if jobs else []), "elapsed", "last step", "loss", "reason"):
-        table.add_column(heading, justify="right" if heading in ("elapsed", "last step", "loss") else "left")
+    rows = [["case", "state", *(["job"] if jobs else []), *_NUMBERS, "reason"]]
     for state in states:
         step = _last_step(run, state)
-        table.add_row(
-            Text(state.case),
-            Text(state.state.replace("_", " "), style=_COLOURS.get(state.state, "red")),
-            *([Text("" if state.job_id in (None, state.case) else state.job_id)] if jobs else []),
+        rows.append([
+            state.case,
+            state.state.replace("_", " "),
+            *(["" if state.job_id in (None, state.case) else str(state.job_id)] if jobs else []),
             elapsed(state),
             "" if step is None or step.get("step") is None else f"{step['step']:.0f}",
             "" if step is None or step.get("loss") is None else f"{step['loss']:.4f}",
-            Text(state.reason),
-        )
+            shown(state.reason, 200),
+        ])  # fmt: skip
+    return rows
+
+
+def _table(run: Run, states: Sequence[CaseState]) -> Table:
+    """Lay out the states for a display that goes on."""
+    headings, *rows = _rows(run, states)
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in _NUMBERS else "left")
+    for row, state in zip(rows, states, strict=True):
+        table.add_row(*(Text(cell, style=_colour(state) if at == 1 else "") for at, cell in enumerate(row)))
     return table
+
+
+def _colour(state: CaseState) -> str:
+    return _COLOURS.get(state.state, "red")
 
 
 def _window(states: list[CaseState]) -> list[CaseState]:

@@ -20,7 +20,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -38,6 +38,7 @@ class Run:
 
     folder: Path
     record: Mapping[str, Any]
+    _read: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -50,8 +51,10 @@ class Run:
         return list(self.record["cases"])
 
     def case(self, name: str) -> dict[str, Any]:
-        """Read a case's ``case.json``."""
-        return read_json(self.folder / name / "case.json") or {}
+        """Read a case's ``case.json``, once: it never changes."""
+        if name not in self._read:
+            self._read[name] = read_json(self.folder / name / "case.json") or {}
+        return self._read[name]
 
     @classmethod
     def load(cls, folder: Path) -> Run:
