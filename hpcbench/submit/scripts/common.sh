@@ -39,6 +39,7 @@ hb_expand() { # TEXT: a leading ~ and $NAME are the site's; nothing else is look
   REPLY=$out$text
 }
 hb_enter() { # FOLDER: the folder of a run
+  [[ -e $1 ]] || hb_stop "the run's folder $1 is gone there; what came back before is here, the rest is lost"
   cd -P -- "$1" 2>"$hb_tmp/err" || hb_stop "$(hb_errors)" # a scheduler knows folders without their symbolic links
 }
 hb_birth() { # PID: when a process began, nothing when it is gone
@@ -68,7 +69,7 @@ hb_unpack() { # standard input: new cases below new/, and groups/
   local incoming
   incoming=$(mktemp -d .incoming.XXXXXX 2>"$hb_tmp/err") && tar -xzf - -C "$incoming" 2>"$hb_tmp/err" || {
     [[ -z $incoming ]] || rm -rf -- "$incoming"
-    hb_stop "cannot write in $PWD: $(hb_errors)"
+    hb_stop "cannot write in $PWD: $(head -n 1 -- "$hb_tmp/err")" # the others say the same
   }
   # whole or not at all: a connection that breaks leaves no half of a case
   if [[ -d $incoming/new ]]; then

@@ -25,6 +25,9 @@ hb_find() { # GROUP TOKEN: the jobs of that name that were submitted from here
   hb_started "$1"
 }
 hb_refusal() { # STATUS WORDS: rejected, full (try later), or unsure whether a job was made
+  case $2 in # sbatch itself, whose status is then 255
+    *"unrecognized option"* | *"invalid option"* | *"requires an argument"* | *"is ambiguous"*) echo rejected && return ;;
+  esac
   if (($1 == 0 || $1 > 128)); then # no number, or ended by a signal
     echo unsure
     return
