@@ -323,9 +323,10 @@ class Remote:
         request = f"{len(jobs)}\n" + "".join(f"{job}\n" for job in jobs)
         answers = self._ask("hb_refresh", folder, mode, str(limit), data=request.encode() + have)
         fetched = Fetched()
-        if answers.archive is not None and not self.here:
+        if answers.archive is not None:
             bundles = {case: self.run.case(case).get("bundle") or [] for case in self.cases}
-            fetched = fetch.unpack(answers.archive, self.run.folder, bundles, limit)
+            with answers.archive as archive:
+                fetched = fetch.unpack(archive, self.run.folder, bundles, limit)
         fetched.left |= {
             shown(words[0].removeprefix("./"), 200): f"has {words[1]} bytes, more than {limit}"
             for words in answers.said("large")
