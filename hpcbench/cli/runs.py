@@ -119,7 +119,7 @@ def submit(
 
     Give any parameter of the benchmark several values to make it an axis; `--benchmark NAME --help` lists them.
     """
-    from hpcbench.submit import drive, next_steps
+    from hpcbench.submit import control
     from hpcbench.submit import submit as submit_sweep
 
     axes: dict[str, str] = {}
@@ -160,9 +160,9 @@ def submit(
         )
         return
     click.echo(f"{run.name}: {plural(len(run.cases), 'case')} in {run.folder}/", err=True)
-    if wait_for_it and drive(run, lambda line: click.echo(line, err=True)):
+    if wait_for_it and control.drive(run, lambda line: click.echo(line, err=True)):
         _finish(run, as_json=as_json, kind="submit")
-    steps = next_steps(run)
+    steps = control.next_steps(run)
     if wait_for_it and not steps:
         _finish(run, as_json=as_json, kind="submit")
     if as_json:
@@ -201,7 +201,7 @@ def status(run: str | None, watch: bool, offline: bool, logs: Path, as_json: boo
     its cases are unknown, and the exit status is 3.
     """
     from hpcbench.run import Run
-    from hpcbench.submit import refresh, states_now
+    from hpcbench.submit.control import refresh, states_now
 
     found = Run.find(run, logs)
     if watch:
@@ -246,7 +246,7 @@ def cancel(run: str | None, cases: tuple[str, ...], logs: Path, as_json: bool) -
     from hpcbench import progress
     from hpcbench.run import Run
     from hpcbench.state import FINAL
-    from hpcbench.submit import cancel as cancel_run
+    from hpcbench.submit.control import cancel as cancel_run
 
     found = Run.find(run, logs)
     states = cancel_run(found, cases)
@@ -271,7 +271,7 @@ def resume(run: str | None, failed: bool, wait_for_it: bool, logs: Path, as_json
     A submission that was interrupted is first looked for at its site: a job that exists is adopted, not sent again.
     """
     from hpcbench.run import Run
-    from hpcbench.submit import resume as resume_run
+    from hpcbench.submit.control import resume as resume_run
 
     found = Run.find(run, logs)
     count = resume_run(found, failed=failed)
@@ -304,8 +304,8 @@ def fetch(
 
     from hpcbench.run import Run
     from hpcbench.state import FINAL
-    from hpcbench.submit import fetch as fetch_run
-    from hpcbench.submit import fetch_zip
+    from hpcbench.submit.control import fetch as fetch_run
+    from hpcbench.submit.control import fetch_zip
 
     found = Run.find(run, logs)
     try:
@@ -333,7 +333,7 @@ def fetch(
 def clean(run: str, yes: bool, logs: Path) -> None:
     """Delete the folders of RUN at its sites, once all of its cases have ended; what is here stays."""
     from hpcbench.run import Run
-    from hpcbench.submit import clean as clean_run
+    from hpcbench.submit.control import clean as clean_run
 
     found = Run.find(run, logs)
     if not yes:
@@ -345,8 +345,8 @@ def _finish(run: Run, *, as_json: bool, kind: str) -> NoReturn:
     """Wait for a run with progress, then exit with what came of it."""
     from hpcbench import progress
     from hpcbench.state import FINAL
-    from hpcbench.submit import next_steps
-    from hpcbench.submit import wait as wait_for
+    from hpcbench.submit.control import next_steps
+    from hpcbench.submit.control import wait as wait_for
 
     told: dict[str, str] = {}
 

@@ -213,7 +213,7 @@ def _write(path: Path, stream: IO[bytes], size: int, time: str | None) -> None:
                     break
                 out.write(block)
         if written != size:
-            raise ValueError(f"{path.name} has not the size it should have")
+            raise ValueError(f"{path.name} has not the size it should have")  # noqa: TRY301
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
