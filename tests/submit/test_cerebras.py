@@ -1,4 +1,4 @@
-"""A Cerebras CS-3 as a site, end to end: real ssh with a passcode, from there to the user node, strict stand-ins there."""
+"""A Cerebras CS-3 as a site: real ssh with a passcode, from there to the user node, where strict stand-ins are."""
 
 import json
 import os
