@@ -17,7 +17,8 @@ from hpcbench.submit import transport
 from hpcbench.submit.fetch import Answers
 from hpcbench.submit.scheduler import scheduler
 
-_NEEDED = ("tar", "gzip", "find", "sed", "awk", "comm", "xargs", "mktemp")
+_NEEDED = ("tar", "gzip", "find", "sed", "awk", "comm", "xargs", "mktemp", "timeout")
+_FEEDER = ("flock", "setsid")  # where hpcbench brings its own feeder
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,12 @@ def _remote(site: Site) -> Iterator[Line]:
     script = f'{kind.script}\n"$@"\n'
     where = str(site.reach if isinstance(site.reach, str) else site.reach.ssh)
     answers = Answers(where)
+    needed = (*_NEEDED, *(_FEEDER if site.scheduler in ("process", "cerebras") else ()))
     wanted = kind.facts_wanted({"partition": site.job.partition or site.job.queue or ""})
     try:
         with transport.of(site) as way:
             answers.where = way.where
-            way.call(script, "hb_check", site.folder or ".", site.interpreter, site.job.account or "", *_NEEDED, "--",
+            way.call(script, "hb_check", site.folder or ".", site.interpreter, site.job.account or "", *needed, "--",
                      *wanted, sink=answers.feed)  # fmt: skip
     except SiteError as error:
         yield Line("login" if error.needs_login else "reach", "bad", str(error))
