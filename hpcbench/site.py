@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -160,6 +160,19 @@ class Site(config.FileModel):
     def interpreter(self) -> str:
         """The Python that runs workloads: the site's; here, the one that runs hpcbench."""
         return self.python or (sys.executable if self.reach == "local" and not self.by_hand else "python3")
+
+    def place(self) -> dict[str, Any]:
+        """Return what is known of a site to those who look after jobs there; nothing of it is secret."""
+        return {
+            "scheduler": self.scheduler,
+            "reach": self.reach if isinstance(self.reach, str) else self.reach.model_dump(exclude_defaults=True),
+            "folder": self.folder,
+            "slots": self.slots,
+            "limits": self.limits.model_dump(exclude_none=True),
+            "partition": self.job.partition or self.job.queue,
+            "gpu_type": self.job.gpu_type,
+            "seconds": self.job.seconds,
+        }
 
     @property
     def available_cores(self) -> list[int]:

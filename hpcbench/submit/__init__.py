@@ -142,22 +142,8 @@ def _record(planned: Plan, name: str, command: Sequence[str] | None) -> dict[str
             "slots": min(site.slots for site in planned.sites),
             "cores": list(dict.fromkeys(core for site in planned.sites for core in site.available_cores)),
         },
-        "places": {site.name: _place(site) for site in planned.sites if not site.here},
+        "places": {site.name: site.place() for site in planned.sites if not site.here},
         "machine": provenance.machine(),
         "software": provenance.software(planned.sites[0].python, planned.sites[0].env),
         "cases": [case.name for case in planned.cases],
-    }
-
-
-def _place(site: Site) -> dict[str, Any]:
-    """Write what later commands need to know of a site; nothing of it is secret."""
-    return {
-        "scheduler": site.scheduler,
-        "reach": site.reach if isinstance(site.reach, str) else site.reach.model_dump(exclude_defaults=True),
-        "folder": site.folder,
-        "slots": site.slots,
-        "limits": site.limits.model_dump(exclude_none=True),
-        "partition": site.job.partition or site.job.queue,
-        "gpu_type": site.job.gpu_type,
-        "seconds": site.job.seconds,
     }

@@ -17,8 +17,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from hpcbench import state
-from hpcbench.errors import RejectedError, SiteError
+from hpcbench import site, state
+from hpcbench.errors import ConfigError, RejectedError, SiteError
 from hpcbench.metrics import shown
 from hpcbench.render import JOB_SCRIPT
 from hpcbench.run import Journal, Run
@@ -54,7 +54,7 @@ class Remote:
 
     def __init__(self, run: Run, site: str) -> None:
         self.run, self.site = run, site
-        self.place: Mapping[str, Any] = run.places[site]
+        self.place = _place(run.places[site], site)
         reach = self.place["reach"]
         self.here = reach == "local"
         self.transport: Transport = connect(reach if self.here else Reach.model_validate(reach), site)
@@ -137,7 +137,8 @@ class Remote:
 
     def _prepare(self, journal: Journal) -> tuple[str, dict[str, str]]:
         """Make the run's folder at the site; returns it and what the scheduler allows."""
-        base = str(self.run.folder.absolute().parent) if self.here else self.place["folder"]
+        made = self._folder()
+        base = str(Path(made).parent) if made else self.place["folder"]
         wanted = self.scheduler.facts_wanted(self.place)
         answers = self._ask("hb_prepare", base, self.run.name, str(self.run.record.get("id")), *wanted)
         folder = next((words[0] for words in answers.said("folder") if words), None)
@@ -419,6 +420,16 @@ class Remote:
             words = " ".join(ended.stderr.split())[-300:]
             raise SiteError(f"{self.transport.where}: bash ended with status {ended.status}: {words}")
         return answers
+
+
+def _place(recorded: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return how to reach a site: as its file says by now, so that a mend counts; as it was where that is gone."""
+    try:
+        now = site.load(name).place()
+    except ConfigError:
+        return recorded
+    same = now["scheduler"] == recorded["scheduler"] and (now["reach"] == "local") == (recorded["reach"] == "local")
+    return now if same else recorded
 
 
 def _told(run: Run, group: Group) -> dict[str, Any]:

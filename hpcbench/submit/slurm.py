@@ -44,7 +44,10 @@ class Slurm(Scheduler):
     patience = 15
 
     def read(self, answer: str, jobs: Iterable[str]) -> dict[str, Seen]:
-        """Read ``job|task|state|reason`` of squeue, and ``sacct|job_task|state|exit code`` of what only sacct knows."""
+        """Read ``job|task|state|reason`` of squeue, and ``sacct|job_task|state|exit code`` of what only sacct knows.
+
+        ``sacct|silent`` says that it was asked and did not answer.
+        """
         wanted, seen = set(jobs), dict[str, Seen]()
         for line in answer.splitlines():
             fields = line.split("|")
@@ -60,6 +63,8 @@ class Slurm(Scheduler):
                 told = Seen(_STATES.get(fields[2], "unknown"), _reason(fields[2], fields[3]))
             if job in wanted and (fields[0] != "sacct" or job not in seen):
                 seen[job] = told
+        if "sacct|silent" in answer.splitlines():
+            seen |= {job: Seen("unknown", "Slurm's accounting does not answer") for job in wanted - set(seen)}
         return seen
 
     def facts_wanted(self, place: Mapping[str, str]) -> Sequence[str]:

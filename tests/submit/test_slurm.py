@@ -16,7 +16,8 @@ from toy import until
 
 from hpcbench.run import Run
 from hpcbench.submit.control import refresh
-from hpcbench.submit.scheduler import Scheduler
+from hpcbench.submit.scheduler import Scheduler, Seen
+from hpcbench.submit.slurm import Slurm
 
 
 @pytest.fixture
@@ -452,3 +453,8 @@ def test_gpt2_by_ssh_from_submit_to_report(tmp_path, sshd):
     report = (tmp_path / "reports" / "r" / "report.md").read_text()
     assert "GPT-2" in report
     assert "Test cluster" in report or "far" in report
+
+
+def test_what_an_accounting_that_is_silent_would_know_is_unknown():
+    told = Slurm().read("1|N/A|RUNNING|None\nsacct|silent\n", ["1", "2_3"])
+    assert told == {"1": Seen("running", ""), "2_3": Seen("unknown", "Slurm's accounting does not answer")}

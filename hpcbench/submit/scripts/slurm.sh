@@ -49,7 +49,12 @@ hb_query() { # JOB...: one query for all; those that it no longer knows from the
   awk -F '|' '{ print $2 == "N/A" ? $1 : $1 "_" $2 }' "$hb_tmp/queue" | LC_ALL=C sort >"$hb_tmp/seen"
   gone=$(printf '%s\n' "$@" | LC_ALL=C sort -u | LC_ALL=C comm -23 - "$hb_tmp/seen" | sed 's/_.*//' | sort -u | paste -sd ,)
   # its window begins at midnight unless it is told
-  [[ -z $gone ]] || sacct -X -n -P -j "$gone" -S now-30days -o JobID,State,ExitCode 2>/dev/null | sed 's/^/sacct|/'
+  [[ -n $gone ]] || return 0
+  if sacct -X -n -P -j "$gone" -S now-30days -o JobID,State,ExitCode >"$hb_tmp/gone" 2>"$hb_tmp/why"; then
+    sed 's/^/sacct|/' "$hb_tmp/gone"
+  elif ! grep -q disabled "$hb_tmp/why"; then # it is there and does not answer: what it knows is not known
+    printf 'sacct|silent\n'
+  fi
   return 0
 }
 hb_cancel() { # JOB...
