@@ -88,7 +88,8 @@ class Proxy:
         await asyncio.gather(*connections, return_exceptions=True)
 
     def _break(self, writer: asyncio.StreamWriter) -> None:
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        with contextlib.suppress(OSError):  # the other side has broken it before
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         writer.transport.abort()
 
     async def _end(self) -> None:

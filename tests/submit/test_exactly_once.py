@@ -148,13 +148,19 @@ def journal_state(folder: Path) -> str:
     return ", ".join(f"{name} {count}" for name, count in events.items() if name != "planned") or "planned"
 
 
-def disturbed(site: Site, run: str, arguments: list[str], kind: str, wait: float, proxy: Proxy | None) -> str:
-    """Start a command and disturb it `wait` seconds after the run is there; returns how far the run had come."""
+def disturbed(site: Site, run: str, arguments: list[str], kind: str, wait: float | int, proxy: Proxy | None) -> str:
+    """Start a command and disturb it; returns how far the run had come.
+
+    That is `wait` seconds after the run is there, or where `wait` is a whole number, once so many groups were sent.
+    """
     folder = site.place / "logs" / run
     process = site.start(*arguments)
     try:
         until(lambda: (folder / "run.json").exists() or process.poll() is not None)
-        time.sleep(wait)
+        if isinstance(wait, int):
+            until(lambda: far.journal(site.place, run).count(b'"submitted"') >= wait or process.poll() is not None)
+        else:
+            time.sleep(wait)
         state = journal_state(folder)
         ended = process.poll() is not None
         disturb(site, kind, process, proxy)
@@ -164,7 +170,13 @@ def disturbed(site: Site, run: str, arguments: list[str], kind: str, wait: float
         process.communicate()
     assert "Traceback" not in errors, errors
     assert process.returncode in (0, 3, -signal.SIGKILL), errors
-    return f"{kind} after {wait:.2f} s ({state}{', it had ended' if ended else ''}), exit status {process.returncode}"
+    when = f"{wait} groups" if isinstance(wait, int) else f"{wait:.2f} s"
+    return f"{kind} after {when} ({state}{', it had ended' if ended else ''}), exit status {process.returncode}"
+
+
+def instant(choose: random.Random, span: float) -> float | int:
+    """Choose an instant of a submission that takes `span` seconds; half of them are between two groups of it."""
+    return choose.uniform(0, 0.9) * span if choose.random() < 0.5 else choose.randrange(CASES // ARRAY + 1)
 
 
 SUBMIT = ["submit", "--site", "far", "--benchmark", "toy", "--repeat"]
@@ -173,20 +185,20 @@ SUBMIT = ["submit", "--site", "far", "--benchmark", "toy", "--repeat"]
 @pytest.mark.parametrize("part", range(3))
 def test_killed_or_cut_at_any_instant_each_case_has_one_job(tmp_path, cluster, login, part):
     choose = random.Random(7000 + part)
-    rounds = 11
+    rounds = 10
     inside = 0
     with Proxy(login.port) as proxy:
         site = Site(tmp_path / "w", cluster, login, proxy.port, limits={"array": ARRAY})
         for node in cluster.nodes:
             cluster.down(node)  # nothing runs: these jobs only wait
-        process = site.start(*SUBMIT, str(CASES), "--name", "measured")
-        until((site.place / "logs" / "measured" / "run.json").exists)
+        process = site.start(*SUBMIT, str(CASES), "--name", f"measured{part}")
+        until((site.place / "logs" / f"measured{part}" / "run.json").exists)
         began = time.monotonic()
         assert process.wait(120) == 0
         process.communicate()
         span = time.monotonic() - began
-        assert assert_once(site, "measured") == CASES
-        end(site, "measured")
+        assert assert_once(site, f"measured{part}") == CASES
+        end(site, f"measured{part}")
         for number in range(rounds):
             run = f"p{part}r{number:02d}"
             kind = KINDS[(part + number) % 4]
@@ -195,7 +207,7 @@ def test_killed_or_cut_at_any_instant_each_case_has_one_job(tmp_path, cluster, l
                 for node in cluster.nodes:
                     cluster.up(node)
             arguments = [*SUBMIT, str(CASES), "--name", run]
-            told = [disturbed(site, run, arguments, kind, choose.uniform(0, 1.05) * span, proxy)]
+            told = [disturbed(site, run, arguments, kind, instant(choose, span), proxy)]
             inside += "submitted" in told[0] or "submitting" in told[0]
             if choose.random() < 0.4:
                 again = ["resume", run]
@@ -317,18 +329,18 @@ def test_killed_on_the_login_node_each_case_has_one_job(tmp_path, cluster):
     choose = random.Random(11)
     site = Site(tmp_path / "w", cluster, limits={"array": ARRAY})
     down(cluster)
-    process = site.start(*SUBMIT, str(CASES), "--name", "measured")
-    until((site.place / "logs" / "measured" / "run.json").exists)
+    process = site.start(*SUBMIT, str(CASES), "--name", "here")
+    until((site.place / "logs" / "here" / "run.json").exists)
     began = time.monotonic()
     assert process.wait(120) == 0
     process.communicate()
     span = time.monotonic() - began
-    assert assert_once(site, "measured") == CASES
+    assert assert_once(site, "here") == CASES
     for number in range(6):
         run = f"l{number}"
         arguments = [*SUBMIT, str(CASES), "--name", run]
         end(site, run)  # the jobs of the round before
-        told = disturbed(site, run, arguments, KINDS[0], choose.uniform(0, 1) * span, None)
+        told = disturbed(site, run, arguments, KINDS[0], instant(choose, span), None)
         print(f"{time.monotonic():.0f}", run, told, sep=" | ")
         if number == 5:
             up(cluster)

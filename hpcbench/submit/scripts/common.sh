@@ -92,6 +92,7 @@ hb_submit() { # FOLDER send|look PATIENCE GROUP...: send groups to the scheduler
   hb_line done
 }
 hb_group() { # GROUP send|look|leave PATIENCE: submit a group unless it was; adopt its job where that is not known
+  # it returns 1 where a group was refused, and 0 also where nobody hears of it any more
   local group=$1 mode=$2 patience=$3 number=1 since=$SECONDS id status limit words how
   local host pid birth when works token array case
   IFS=$'\t' read -r token case array <"groups/$group.what" # the array last: it may be empty
@@ -103,7 +104,7 @@ hb_group() { # GROUP send|look|leave PATIENCE: submit a group unless it was; ado
     if [[ -s groups/$group.id ]]; then
       id=$(<"groups/$group.id")
       if [[ $id == - ]]; then hb_line none "$group"; else hb_line submitted "$group" "$id"; fi
-      return
+      return 0
     fi
     if [[ -n $works ]]; then
       sleep 0.5
@@ -113,7 +114,7 @@ hb_group() { # GROUP send|look|leave PATIENCE: submit a group unless it was; ado
     if [[ -n $id ]]; then
       hb_keep "$group" "$id"
       hb_line adopted "$group" "$id"
-      return
+      return 0
     fi
     # What it asked for may arrive after it is gone; and on another host it may still be at it. Its clock may be
     # another one, and a claim without a word is being written: so long as it takes by the clock of this host.
@@ -129,7 +130,7 @@ hb_group() { # GROUP send|look|leave PATIENCE: submit a group unless it was; ado
     # kept as "-": a command that was cut off and still works through its groups must not send it either
     hb_keep "$group" - || hb_stop "cannot write in $PWD/groups"
     hb_line none "$group"
-    return
+    return 0
   fi
   id=$(hb_send "$group" "$token" "$array" "$case" 2>"$hb_tmp/err" </dev/null)
   status=$?
@@ -137,12 +138,12 @@ hb_group() { # GROUP send|look|leave PATIENCE: submit a group unless it was; ado
   if ((status == 0)) && [[ -n $id ]]; then
     hb_keep "$group" "$id"
     hb_line submitted "$group" "$id"
-    return
+    return 0
   fi
   if id=$(hb_seek "$group" "$token" 2>/dev/null) && [[ -n $id ]]; then # it says it failed, and the job is there
     hb_keep "$group" "$id"
     hb_line adopted "$group" "$id"
-    return
+    return 0
   fi
   how=$(hb_refusal "$status" "$words")
   # refused for good: hpcbench makes another group of its cases, so nobody may send this one any more
