@@ -50,7 +50,7 @@ def test_a_wheel_holds_sites_templates_workloads_and_the_types_marker(tmp_path):
     assert {
         "hpcbench/py.typed",
         "hpcbench/sites/local.yaml",
-        "hpcbench/submit/scripts/common.sh",
+        "hpcbench/submit/schedulers/scripts/common.sh",
         "hpcbench/templates/gpt2/benchmark.yaml",
         "hpcbench/templates/jobs/case.sh.j2",
         "hpcbench/templates/reports/report.md.j2",

@@ -46,7 +46,7 @@ def login(site: str, out: bool) -> None:
     """Open one connection to SITE, which the other commands then share; a passcode is typed once and never kept."""
     from hpcbench import site as sites
     from hpcbench.errors import UsageError
-    from hpcbench.submit import openssh
+    from hpcbench.submit.reach import openssh
 
     reach = sites.load(site).reach
     if isinstance(reach, str) or not reach.kept_open:

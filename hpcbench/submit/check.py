@@ -13,9 +13,9 @@ from hpcbench import site as sites
 from hpcbench.errors import SiteError
 from hpcbench.metrics import quantity, shown
 from hpcbench.site import Endpoint, Site, seconds
-from hpcbench.submit import transport
 from hpcbench.submit.fetch import Answers
-from hpcbench.submit.scheduler import scheduler
+from hpcbench.submit.reach import connect
+from hpcbench.submit.schedulers import scheduler
 
 _NEEDED = ("tar", "gzip", "find", "sed", "awk", "comm", "xargs", "mktemp", "timeout")
 _FEEDER = ("flock", "setsid")  # where hpcbench brings its own feeder
@@ -55,7 +55,7 @@ def _remote(site: Site) -> Iterator[Line]:
     needed = (*_NEEDED, *(_FEEDER if site.scheduler in ("process", "cerebras") else ()))
     wanted = kind.facts_wanted({"partition": site.job.partition or site.job.queue or ""})
     try:
-        with transport.of(site) as way:
+        with connect(site.reach, site.name) as way:
             answers.where = way.where
             way.call(script, "hb_check", site.folder or ".", site.interpreter, site.job.account or "", *needed, "--",
                      *wanted, sink=answers.feed)  # fmt: skip

@@ -1,9 +1,9 @@
 """The jobs of a run at one site: sent once, asked for in one query, cancelled, and their files brought back.
 
-A site is told everything by scripts (``scripts/*.sh``) over a transport, and each of the functions here costs one
-round trip, two for sending, however many cases there are. What hpcbench does is in the journal before it is done; what
-became of it is asked from the site: a group of cases whose sending was interrupted is looked for by its name before it
-is sent again.
+A site is told everything by scripts (``schedulers/scripts/*.sh``) over a transport, and each of the functions here
+costs one round trip, two for sending, however many cases there are. What hpcbench does is in the journal before it is
+done; what became of it is asked from the site: a group of cases whose sending was interrupted is looked for by its name
+before it is sent again.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from hpcbench.site import Reach
 from hpcbench.state import FINAL, CaseState
 from hpcbench.submit import fetch
 from hpcbench.submit.fetch import Answers, Fetched
-from hpcbench.submit.scheduler import Kind, scheduler
-from hpcbench.submit.transport import Transport, connect
+from hpcbench.submit.reach import connect
+from hpcbench.submit.reach.transport import Transport
+from hpcbench.submit.schedulers import scheduler
+from hpcbench.submit.schedulers.scheduler import Kind
 from hpcbench.templating import render_file, template_folder
 
 _TIME = 10**9  # modification time of what is sent (2001): whatever a job writes is newer
@@ -238,7 +240,7 @@ class Remote:
 
     def _send_by_submitit(self, journal: Journal, groups: Sequence[Group]) -> Group | None:
         """Submit groups on this login node; returns the one for which there is no room now."""
-        from hpcbench.submit import submitit_slurm
+        from hpcbench.submit.schedulers import submitit_slurm
 
         for group in groups:
             told = _told(self.run, group)

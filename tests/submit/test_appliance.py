@@ -19,10 +19,11 @@ from services import daemon, ssh
 from services.proxy import Proxy
 from toy import processes_under, until
 
-from hpcbench.submit.scheduler import scheduler, script
+from hpcbench.submit.schedulers import scheduler
+from hpcbench.submit.schedulers.scheduler import script
 
 NO_JOB = {"partition": None, "time": None, "cores": None, "memory": None}
-SCRIPTS = sorted((Path(__file__).parents[2] / "hpcbench" / "submit" / "scripts").glob("*.sh"))
+SCRIPTS = sorted((Path(__file__).parents[2] / "hpcbench" / "submit" / "schedulers" / "scripts").glob("*.sh"))
 
 
 @pytest.fixture(scope="module")

@@ -431,7 +431,7 @@ def test_an_array_has_no_index_that_slurm_refuses(tmp_path):
 def test_a_thousand_cases_cost_as_many_round_trips_as_ten(tmp_path, cluster, login, monkeypatch):
     from hpcbench.submit import submit
     from hpcbench.submit.control import refresh
-    from hpcbench.submit.paramiko_ssh import Paramiko
+    from hpcbench.submit.reach.paramiko_ssh import Paramiko
 
     calls: list[str] = []
     call = Paramiko.call

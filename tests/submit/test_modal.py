@@ -14,7 +14,7 @@ import hpcbench
 from hpcbench import benchmark, render, site
 from hpcbench.errors import ConfigError, RunError
 from hpcbench.plan import Sweep, plan
-from hpcbench.submit import modal
+from hpcbench.submit.by_hand import modal
 
 ACTS = ["ok", "exit 3", "it's \"quoted\"\n$(touch ../broken) `id` \\ '''"]
 

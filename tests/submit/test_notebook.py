@@ -17,7 +17,7 @@ from hpcbench import benchmark, render, site
 from hpcbench.errors import ConfigError, RunError
 from hpcbench.plan import Case, Sweep, plan
 from hpcbench.render import Bundle
-from hpcbench.submit import notebook
+from hpcbench.submit.by_hand import notebook
 
 ACTS = ["ok", "exit 3", 'it\'s "quoted"\n$(touch ../broken) `id` \\ %run']
 

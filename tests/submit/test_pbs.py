@@ -22,9 +22,9 @@ import toy
 from hpcbench import benchmark, render, site
 from hpcbench.errors import ConfigError
 from hpcbench.plan import Sweep, plan
-from hpcbench.submit.pbs import PBS
-from hpcbench.submit.scheduler import Seen
-from hpcbench.submit.transport import Local
+from hpcbench.submit.reach.transport import Local
+from hpcbench.submit.schedulers.pbs import PBS
+from hpcbench.submit.schedulers.scheduler import Seen
 
 STAND_IN = Path(__file__).parents[1] / "pbs_stand_in"
 REAL = os.environ.get("HPCBENCH_TEST_PBS") == "1" and shutil.which("qsub") is not None

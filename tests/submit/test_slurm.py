@@ -16,8 +16,8 @@ from toy import until
 
 from hpcbench.run import Run
 from hpcbench.submit.control import refresh
-from hpcbench.submit.scheduler import Scheduler, Seen
-from hpcbench.submit.slurm import Slurm
+from hpcbench.submit.schedulers.scheduler import Scheduler, Seen
+from hpcbench.submit.schedulers.slurm import Slurm
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from toy import until
 
 from hpcbench.errors import SiteError
 from hpcbench.site import Reach
-from hpcbench.submit import hops, openssh, paramiko_ssh
-from hpcbench.submit.paramiko_ssh import Paramiko
-from hpcbench.submit.transport import Local, connect
+from hpcbench.submit.reach import connect, hops, openssh, paramiko_ssh
+from hpcbench.submit.reach.paramiko_ssh import Paramiko
+from hpcbench.submit.reach.transport import Local
 
 HOSTILE = [
     "plain",
@@ -45,8 +45,8 @@ SESSION = """
 import json, sys
 from hpcbench.errors import SiteError
 from hpcbench.site import Reach
-from hpcbench.submit import openssh
-from hpcbench.submit.transport import connect
+from hpcbench.submit.reach import openssh
+from hpcbench.submit.reach import connect
 
 try:
     if sys.argv[1] == "login":

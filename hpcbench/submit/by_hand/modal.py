@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hpcbench.errors import ConfigError, RunError, nearest
 from hpcbench.render import Bundle
-from hpcbench.submit import notebook
+from hpcbench.submit.by_hand import notebook
 
 APP_FILE = "modal_app.py"
 VOLUME = "hpcbench"

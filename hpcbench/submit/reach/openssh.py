@@ -21,7 +21,7 @@ from typing import IO
 
 from hpcbench.errors import SiteError
 from hpcbench.site import Reach
-from hpcbench.submit.transport import PATIENCE, Answer, Transport, command, exchange
+from hpcbench.submit.reach.transport import PATIENCE, Answer, Transport, command, exchange
 
 KEPT = "10m"  # as ALCF publishes it
 SOCKET = 107 - 17  # bytes of a socket's path, less what ssh appends while it makes one

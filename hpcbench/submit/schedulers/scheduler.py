@@ -80,19 +80,6 @@ class Scheduler(ABC):
 @lru_cache(maxsize=8)
 def script(name: str) -> str:
     """Read one of the scripts that run on a site."""
-    return (Path(str(resources.files("hpcbench.submit"))) / "scripts" / f"{name}.sh").read_text(encoding="utf-8")
-
-
-def scheduler(name: str) -> Scheduler:
-    """Return the scheduler of that name."""
-    if name == "slurm":
-        from hpcbench.submit.slurm import Slurm
-
-        return Slurm()
-    if name == "pbs":
-        from hpcbench.submit.pbs import PBS
-
-        return PBS()
-    from hpcbench.submit.appliance import Appliance
-
-    return Appliance(name)
+    return (Path(str(resources.files("hpcbench.submit.schedulers"))) / "scripts" / f"{name}.sh").read_text(
+        encoding="utf-8"
+    )

@@ -13,7 +13,7 @@ from pathlib import Path
 import paramiko
 
 from hpcbench.errors import SiteError
-from hpcbench.submit.hops import Hop
+from hpcbench.submit.reach.hops import Hop
 
 TYPING = 300.0  # seconds for a person to find and type a password
 DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")

@@ -20,9 +20,9 @@ import paramiko
 
 from hpcbench.errors import SiteError
 from hpcbench.site import Reach
-from hpcbench.submit.authenticate import LOST, RefusedError, authenticate
-from hpcbench.submit.hops import Hop, check, hops, known_keys
-from hpcbench.submit.transport import CHUNK, PATIENCE, Answer, Transport, command, pieces
+from hpcbench.submit.reach.authenticate import LOST, RefusedError, authenticate
+from hpcbench.submit.reach.hops import Hop, check, hops, known_keys
+from hpcbench.submit.reach.transport import CHUNK, PATIENCE, Answer, Transport, command, pieces
 
 CONNECT = 20.0  # seconds for a connection, and for the server's greeting
 KEEP_ALIVE = 30  # seconds

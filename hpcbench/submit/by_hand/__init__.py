@@ -10,7 +10,7 @@ from pathlib import Path
 from hpcbench.render import Bundle
 from hpcbench.run import Run
 from hpcbench.site import Site
-from hpcbench.submit import modal, notebook
+from hpcbench.submit.by_hand import modal, notebook
 
 NOTEBOOK_FILE = "notebook.ipynb"
 _HOUR = 3600

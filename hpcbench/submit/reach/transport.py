@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import IO
 
 from hpcbench.errors import SiteError
-from hpcbench.site import Reach, Site
 
 CHUNK = 1 << 18  # bytes sent or received at once
 PATIENCE = 120.0  # seconds without a byte in either direction after which a command is given up
@@ -62,24 +61,6 @@ class Transport(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def connect(reach: str | Reach, name: str) -> Transport:
-    """Return the way to the site called `name`; raises `SiteError`."""
-    if isinstance(reach, str):
-        return Local()
-    if reach.kept_open:
-        from hpcbench.submit.openssh import OpenSSH
-
-        return OpenSSH(reach, name)
-    from hpcbench.submit.paramiko_ssh import Paramiko
-
-    return Paramiko(reach, name)
-
-
-def of(site: Site) -> Transport:
-    """Return the way to a site; raises `SiteError`."""
-    return connect(site.reach, site.name)
 
 
 def command(script: str, arguments: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from hpcbench.state import State
-from hpcbench.submit.scheduler import Kind, Scheduler, Seen, script
+from hpcbench.submit.schedulers.scheduler import Kind, Scheduler, Seen, script
 
 
 class Appliance(Scheduler):

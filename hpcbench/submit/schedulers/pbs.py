@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from hpcbench.submit.scheduler import Scheduler, Seen
+from hpcbench.submit.schedulers.scheduler import Scheduler, Seen
 
 _DELETED = 91  # the substate of a job that was ended by qdel, whether it ran or not
 _MEMORY = {-26: "vmem", -27: "mem"}  # what Exit_status says where PBS ended a job for a limit

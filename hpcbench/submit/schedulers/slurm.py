@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from hpcbench.state import State
-from hpcbench.submit.scheduler import Scheduler, Seen
+from hpcbench.submit.schedulers.scheduler import Scheduler, Seen
 
 # the states of squeue(1) and sacct(1)
 _STATES: dict[str, State] = {
