@@ -25,7 +25,7 @@ demo: $(VENV)/demo.installed
 	@echo "The report:" && $(BIN)/hpcbench report
 
 test: $(VENV)/test.installed packages
-	$(BIN)/python -m pytest -n 4 --dist loadfile
+	$(BIN)/python -m pytest -n 6 --dist loadfile
 
 lint: $(VENV)/test.installed
 	$(BIN)/ruff check .

@@ -105,8 +105,9 @@ _OWNED = {
     "slurm": """
         --account --array --chdir --cpus-per-task --error --gpus --job-name --mem --nodes --ntasks --ntasks-per-node
         --open-mode --output --parsable --partition --test-only --time --wrap -A -D -G -J -N -a -c -e -n -o -p -t
+        --clusters --gpus-per-node --gpus-per-task --gres --mem-per-cpu --mem-per-gpu --wait -M -W
     """,
-    "pbs": "-A -C -I -J -N -S -V -X -e -j -k -o -q -v -z walltime select filesystems",
+    "pbs": "-A -C -I -J -N -S -V -X -e -j -k -o -q -v -z walltime select filesystems block",
 }
 
 
@@ -116,7 +117,7 @@ def _extra_directives(scheduler: str, site: Site) -> list[str]:
     for index, directive in enumerate(site.job.directives):
         option, value = re.match(r"(--[^= ]+|-.)[= ]?(.*)", directive).groups()  # type: ignore[union-attr]
         long = [name for name in owned if name.startswith("--") and option.startswith("--") and name.startswith(option)]
-        names = {item.partition("=")[0] for item in re.split(r"[,:]", value)} if option == "-l" else set()
+        names = {item.partition("=")[0] for item in re.split(r"[,:]", value)} if option in ("-l", "-W") else set()
         if taken := sorted({option, *long[:1], *names} & owned):
             raise site.origin.error(
                 f"job.directives: hpcbench sets {taken[0]} itself; say it by the keys of `job`",

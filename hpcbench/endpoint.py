@@ -33,7 +33,8 @@ def token(source: Token) -> tuple[str, str]:
     ways += [f"log in with {source.command[0]}"] if source.command else []
     mend = " or ".join(ways)
     if source.env is not None and (value := os.environ.get(source.env, "").strip()):
-        return value, f"the environment variable {source.env}"
+        where = f"the environment variable {source.env}"
+        return _checked(value, where, mend), where
     if not source.command:
         raise NoTokenError(f"the environment variable {source.env} is not set", mend)
     said = shlex.join(source.command)
@@ -45,7 +46,14 @@ def token(source: Token) -> tuple[str, str]:
         raise NoTokenError(f"{said}: {error.strerror}", mend) from None
     if done.returncode != 0 or not done.stdout.strip():
         raise NoTokenError(f"{said} ended with status {done.returncode} and printed no token", mend)
-    return done.stdout.strip(), said
+    return _checked(done.stdout.strip(), said, mend), said
+
+
+def _checked(value: str, source: str, mend: str) -> str:
+    """Refuse what is more than a token: no message may quote it, and no header can hold it."""
+    if not value.isascii() or not value.isprintable() or " " in value:
+        raise NoTokenError(f"{source}: what it gives is not a token alone", mend)
+    return value
 
 
 def models_url(endpoint: Endpoint) -> str:
@@ -88,6 +96,8 @@ def _names(listed: Any) -> Iterator[str]:
 
 def _get(url: str, key: str) -> Any:
     """Fetch JSON; the address begins with http, which the site file was checked for."""
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"} if key else {})  # noqa: S310
+    request = urllib.request.Request(url)  # noqa: S310
+    if key:  # not for whoever a redirection leads to
+        request.add_unredirected_header("Authorization", f"Bearer {key}")
     with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310
         return json.loads(answer.read(1 << 24))

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from hpcbench import config, process
 from hpcbench.errors import ConfigError
@@ -141,6 +141,12 @@ class Site(config.FileModel):
     endpoint: Endpoint | None = None
     benchmark: str | None = None
 
+    @field_validator("job", "limits", "env", "packages", mode="before")
+    @classmethod
+    def _may_be_empty(cls, value: Any, info: ValidationInfo) -> Any:
+        """Take a key with nothing but comments below it for one that is left out."""
+        return cls.model_fields[str(info.field_name)].default if value is None else value
+
     @property
     def name(self) -> str:
         """The name that `--site` takes."""
@@ -169,7 +175,8 @@ class Site(config.FileModel):
             "folder": self.folder,
             "slots": self.slots,
             "limits": self.limits.model_dump(exclude_none=True),
-            "partition": self.job.partition or self.job.queue,
+            "partition": self.job.partition,
+            "queue": self.job.queue,
             "gpu_type": self.job.gpu_type,
             "seconds": self.job.seconds,
         }

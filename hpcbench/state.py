@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hpcbench import process
+from hpcbench.metrics import shown
 from hpcbench.process import Job
 
 State = Literal[
@@ -46,6 +47,14 @@ class Submission:
 
     job_id: str | None
     log: str  # what the scheduler itself wrote about the job, below the run's folder
+
+
+_REFUSED = "not accepted: "
+
+
+def refused(state: CaseState) -> bool:
+    """Tell whether a case failed because its job was refused: it never started."""
+    return state.state == "failed" and state.reason.startswith(_REFUSED)
 
 
 def submission(case: str, events: Sequence[Mapping[str, Any]]) -> Submission | None:
@@ -148,12 +157,12 @@ def there(folder: Path, case: str, description: Mapping[str, Any], events: Seque
         memory = _memory(tail(folder.parent / sent.log))
         if memory:
             return CaseState(case, "out_of_memory", f"{reason}: {memory}", began, job_id=job_id)
-    if "cancelled" in happened and (sent is None or job_id is None or state in (None, "lost")):
+    if "cancelled" in happened and (job_id is None or state == "lost"):
         return CaseState(case, "cancelled", "cancelled before it ended", began, job_id=job_id)
     if state is not None:
         return CaseState(case, state, reason, began, job_id=job_id)
     if "rejected" in happened and sent is None:
-        return CaseState(case, "failed", f"not accepted: {happened['rejected'].get('message', '')}")
+        return CaseState(case, "failed", f"{_REFUSED}{happened['rejected'].get('message', '')}")
     if sent is None:
         return CaseState(case, "planned")
     return CaseState(case, "queued" if job_id else "submitting", "", began, job_id=job_id)
@@ -202,7 +211,8 @@ def _how(
     if why == "terminated":
         return ("cancelled", "ended on request") if cancelled else ("failed", "was told to stop from outside")
     if why == "setup":
-        return "failed", f"the site's setup ended with status {status} before the program began"
+        words = _last_words(folder / "stderr.log")
+        return "failed", f"the site's setup ended with status {status} before the program began{words}"
     if status == 0 and signal is None:
         end = description.get("end")
         mark = (end.get("file"), end.get("text")) if isinstance(end, dict) else (None, None)
@@ -214,7 +224,16 @@ def _how(
     if memory is None and signal == "KILL" and number(record, "oom_kills"):
         memory = "the kernel killed a process for memory while it ran"
     how = f"killed by signal {signal}" if signal else f"exit status {status}"
-    return ("out_of_memory", f"{how}: {memory}") if memory else ("failed", how)
+    if memory:
+        return "out_of_memory", f"{how}: {memory}"
+    return "failed", f"{how}{_last_words(folder / 'stderr.log')}"
+
+
+def _last_words(log: Path) -> str:
+    """Return the last line of a log, as the end of a sentence."""
+    lines = tail(log).decode(errors="replace").split("\n")
+    last = next((line for line in reversed(lines) if line.strip()), "")
+    return f": {shown(last.strip(), 160)}" if last else ""
 
 
 def _memory(log: bytes) -> str | None:

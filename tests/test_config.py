@@ -96,7 +96,7 @@ def test_local_has_the_defaults_of_one_benchmark_at_a_time():
     [
         ("titel: A\n", "mine.yaml:1: unknown key 'titel'; did you mean 'title'? (and 1 more)"),  # not: title is missing
         ("title: A\nslots: true\n", "mine.yaml:2: slots: should be a valid integer, found True"),
-        ("title: A\njob:\n", "mine.yaml:2: job: "),
+        ("title: A\njob: no\n", "mine.yaml:2: job: "),
         ("title: 3.10\n", "mine.yaml:1: title: should be a valid string, found 3.1; quote it"),
         ("title: 2026-01-02\n", "mine.yaml:1: title: should be a valid string, found date; quote it"),
         ("title: !!binary aGk=\n", "mine.yaml:1: title: "),

@@ -115,7 +115,9 @@ def submit(
     as_json: bool,
     **options: tuple[str, ...],
 ) -> None:
-    """Run a sweep: every combination of the values given, in the background, one case after another.
+    """Run a sweep: every combination of the values given. It goes on by itself.
+
+    Without a scheduler cases run one after another; with one each is a job of its own.
 
     Give any parameter of the benchmark several values to make it an axis; `--benchmark NAME --help` lists them.
     """
@@ -155,6 +157,9 @@ def submit(
             emit("submit", _status(run, run.states()))
         else:
             _show_scripts(run)
+        if steps := control.next_steps(run):
+            click.echo(f"{plural(len(run.cases), 'case')} in {run.folder}/\n{steps}", err=True)
+            return
         click.echo(
             f"{plural(len(run.cases), 'case')} in {run.folder}/; start with: hpcbench resume {run.name}", err=True
         )
@@ -271,13 +276,17 @@ def resume(run: str | None, failed: bool, wait_for_it: bool, logs: Path, as_json
     A submission that was interrupted is first looked for at its site: a job that exists is adopted, not sent again.
     """
     from hpcbench.run import Run
+    from hpcbench.state import FAILED
+    from hpcbench.submit.control import next_steps
     from hpcbench.submit.control import resume as resume_run
 
     found = Run.find(run, logs)
     count = resume_run(found, failed=failed)
-    click.echo(
-        f"{found.name}: {plural(count, 'case')} to start" if count else f"{found.name}: nothing to start", err=True
-    )
+    lost = sum(state.state in FAILED for state in found.states())
+    rest = f"; {plural(lost, 'case')} failed or cancelled: --failed starts them again" if lost and not failed else ""
+    click.echo(f"{found.name}: {plural(count, 'case') if count else 'nothing'} to start{rest}", err=True)
+    if steps := next_steps(found):
+        click.echo(steps, err=True)
     if wait_for_it:
         _finish(found, as_json=as_json, kind="resume")
     elif as_json:
@@ -313,7 +322,11 @@ def fetch(
             limit = max_size << 20
             got = fetch_run(found, limit=limit) if archive is None else fetch_zip(found, archive, limit=limit)
             if not as_json and (got.files or not watch):
-                brought = f"{plural(len(got.files), 'file')}, {quantity(got.size, 'B')}" if got.files else "nothing new"
+                brought = (
+                    f"{plural(len(got.files), 'file')}, {quantity(max(1, got.size), 'B')}"
+                    if got.files
+                    else "nothing new"
+                )
                 click.echo(f"{found.name}: {brought}", err=True)
             if not watch or archive is not None or all(state.state in FINAL for state in found.states()):
                 break
@@ -339,6 +352,7 @@ def clean(run: str, yes: bool, logs: Path) -> None:
     if not yes:
         click.confirm(f"Delete what {found.name} keeps at {', '.join(found.places) or 'no site'}?", abort=True)
     clean_run(found)
+    click.echo(f"{found.name}: nothing of it is kept at {', '.join(found.places) or 'a site'} any more", err=True)
 
 
 def _finish(run: Run, *, as_json: bool, kind: str) -> NoReturn:
@@ -369,6 +383,10 @@ def _finish(run: Run, *, as_json: bool, kind: str) -> NoReturn:
     left = [state for state in states if state.state not in FINAL]
     if left and told:
         _tell({site: f"{run.name}: {plural(len(left), 'case')} left at {site}" for site in told})
+    if told:
+        _tell(
+            {site: f"{run.name}: not all is here of what ended at {site}: hpcbench fetch {run.name}" for site in told}
+        )
     if left:
         steps = next_steps(run) or f"hpcbench resume {run.name}"
         click.echo(f"{plural(len(left), 'case')} left and nothing works on them:\n{steps}", err=True)

@@ -92,6 +92,8 @@ def _fitting(site: Site, benchmark: Benchmark) -> Site:
         return local
     if benchmark.needs == "cerebras" and site.scheduler != "cerebras":
         raise UsageError(f"benchmark {name} needs a Cerebras cluster, and site {site.name} is none")
+    if site.scheduler == "cerebras" and benchmark.needs != "cerebras":
+        raise UsageError(f"site {site.name} runs what needs a Cerebras cluster, and benchmark {name} does not")
     if site.endpoint is not None and site.here:
         raise UsageError(f"site {site.name} is an endpoint: benchmark {name} has no use for it")
     return site

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import urllib.error
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hpcbench import endpoint
@@ -21,6 +21,9 @@ _NEEDED = ("tar", "gzip", "find", "sed", "awk", "comm", "xargs", "mktemp", "time
 _FEEDER = ("flock", "setsid")  # where hpcbench brings its own feeder
 
 
+_TOLD = ("MaxTime", "resources_max.walltime", "queue")  # facts that have a line of their own
+
+
 @dataclass(frozen=True)
 class Line:
     """One thing that was tried."""
@@ -34,7 +37,7 @@ class Line:
 def check(name: str) -> Iterator[Line]:
     """Yield what was tried of a site, as it goes; raises `ConfigError` where its file is wrong."""
     site = sites.load(name)
-    if site.endpoint is not None:
+    if site.endpoint is not None and site.here:
         yield from _endpoint(site.endpoint)
     if site.by_hand:
         yield from _by_hand(site)
@@ -43,6 +46,9 @@ def check(name: str) -> Iterator[Line]:
         yield _interpreter(site)
     elif not site.here:
         yield from _remote(site)
+        if site.endpoint is not None:  # beside its jobs: who does not measure it needs no token
+            for line in _endpoint(site.endpoint):
+                yield replace(line, verdict="unknown") if line.verdict == "bad" else line
 
 
 def _remote(site: Site) -> Iterator[Line]:
@@ -53,7 +59,7 @@ def _remote(site: Site) -> Iterator[Line]:
     where = str(site.reach if isinstance(site.reach, str) else site.reach.ssh)
     answers = Answers(where)
     needed = (*_NEEDED, *(_FEEDER if site.scheduler in ("process", "cerebras") else ()))
-    wanted = kind.facts_wanted({"partition": site.job.partition or site.job.queue or ""})
+    wanted = kind.facts_wanted(site.place())
     try:
         with connect(site.reach, site.name) as way:
             answers.where = way.where
@@ -115,7 +121,7 @@ def _scheduler(site: Site, answers: Answers) -> Iterator[Line]:
         )
     elif site.job.account:
         yield Line("account", "unknown", f"{site.job.account}: the scheduler does not tell which there are")
-    longest = facts.get("MaxTime", "")
+    longest = facts.get("MaxTime") or facts.get("resources_max.walltime", "")
     if limit := _seconds(longest):
         asked = site.job.seconds
         yield (
@@ -130,9 +136,9 @@ def _scheduler(site: Site, answers: Answers) -> Iterator[Line]:
         )
     elif site.job.partition or site.job.queue:
         name = site.job.partition or site.job.queue
-        if "MaxTime" not in facts:
+        if "MaxTime" not in facts and "queue" not in facts:
             yield Line("partition", "bad", f"there is no {name}", "change `job.partition` or `job.queue`")
-    others = [f"{name} {value}" for name, value in facts.items() if name != "MaxTime"]
+    others = [f"{name} {value}" for name, value in facts.items() if name not in _TOLD]
     if others:
         yield Line("limits", "ok", ", ".join(others))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import time
@@ -13,11 +14,13 @@ from typing import Any
 from hpcbench import process
 from hpcbench.errors import HpcbenchError, RejectedError, RunError, SiteError, UsageError
 from hpcbench.run import Journal, Run
-from hpcbench.state import FAILED, FINAL, CaseState
+from hpcbench.state import FAILED, FINAL, CaseState, refused
 from hpcbench.submit import feeder
 from hpcbench.submit import fetch as fetching
 from hpcbench.submit.fetch import Fetched
 from hpcbench.submit.remote import Remote
+
+_TRIES = 3  # to bring back the last logs before `wait` ends without them
 
 
 def start(run: Run) -> None:
@@ -27,7 +30,7 @@ def start(run: Run) -> None:
     """
     if any(each.state not in FINAL | {"unknown", "running"} for each in run.states(_here(run))):
         feeder.launch(run)
-    _each_site(run, lambda remote, journal: remote.send(journal))
+    _each_site(run, lambda remote, journal: remote.send(journal, again=True))
 
 
 def drive(run: Run, say: Callable[[str], object]) -> bool:
@@ -56,8 +59,14 @@ def resume(run: Run, *, failed: bool = False) -> int:
     problems = refresh(run, send=False)
     if failed:
         _again(run)
-    waiting = [each for each in run.states() if each.state in ("planned", "submitting", "queued")]
-    started = [each.case for each in waiting if each.state != "queued" or each.case in set(_here(run))]
+    by_hand = {site for site, place in run.places.items() if not _is_remote(place)}
+    here = set(_here(run))
+    started = [
+        each.case
+        for each in run.states()
+        if (each.state in ("planned", "submitting") or (each.state == "queued" and each.case in here) or refused(each))
+        and run.case(each.case).get("site") not in by_hand
+    ]
     if _here(run):
         with run.take():
             pass  # else somebody works on it
@@ -77,7 +86,7 @@ def _again(run: Run) -> None:
             journal.append("again", cases=here)
 
     def there(remote: Remote, journal: Journal) -> None:
-        cases = [case for case in remote.cases if states[case].state in FAILED]
+        cases = [case for case in remote.cases if states[case].state in FAILED and not refused(states[case])]
         if cases:
             remote.again(cases)
             _set_aside(run, cases)
@@ -109,9 +118,12 @@ def refresh(run: Run, *, send: bool = True, everything: bool = False) -> dict[st
             with run.take(60.0, site) as journal, Remote(run, site) as remote:
                 remote.refresh(journal, everything=everything)
                 if send and any(event.get("site") == site for event in run.journal()):
-                    remote.send(journal)
-        except (SiteError, RejectedError) as error:
+                    with contextlib.suppress(RejectedError):  # which the states of its cases tell
+                        remote.send(journal)
+        except SiteError as error:
             problems[site] = str(error)
+        except RunError:  # another command asks just now, and writes down what it hears
+            continue
     return problems
 
 
@@ -154,11 +166,17 @@ def next_steps(run: Run) -> str:
 
 
 def clean(run: Run) -> None:
-    """Delete the run's folders at the sites; refused while a case of the run may still need them."""
-    refresh(run, send=False)
+    """Bring back what is left at the sites, then delete the run's folders there.
+
+    Raises `RunError` while a case of the run may still need them, and where not all of it could be brought back.
+    """
+    got = fetch(run)
     open_cases = [each.case for each in run.states() if each.state not in FINAL | {"planned"}]
     if open_cases:
         raise RunError(f"{open_cases[0]} has not ended: cancel it first")
+    large = [name for name, why in got.left.items() if why.startswith("has ")]
+    if large:
+        raise RunError(f"{large[0]} {got.left[large[0]]}: fetch it with a larger --max-size first")
     _each_site(run, lambda remote, journal: remote.clean(journal))
 
 
@@ -175,11 +193,12 @@ def cancel(run: Run, cases: Sequence[str] = (), patience: float = 40.0) -> list[
     def there(remote: Remote, journal: Journal) -> None:
         remote.refresh(journal)
         remote.cancel(journal, wanted)
-        until = time.monotonic() + patience
+        until, pause = time.monotonic() + patience, 0.5
         while any(each.state in ("queued", "running") for each in run.states(sorted(wanted & set(remote.cases)))):
             if time.monotonic() > until:
                 return
-            time.sleep(0.5)
+            time.sleep(pause)
+            pause *= 1.5
             remote.refresh(journal)
 
     _each_site(run, there)
@@ -203,35 +222,45 @@ def wait(run: Run, show: Callable[[list[CaseState], Mapping[str, str]], None] | 
     Sites are asked in one query each, every two seconds at first and every minute in the end; what ended is fetched.
     """
     settled: dict[str, CaseState] = {}
-    pause, ask_at, ended = 2.0, 0.0, -1
+    pause, ask_at, ended, tries = 2.0, 0.0, 0, 0
+    owed = False  # something ended, and its logs are not here yet
     problems: dict[str, str] = {}
     while True:
         busy = run.busy()  # before the states: what ends in between is then seen as ended
-        if _sites(run) and time.monotonic() >= ask_at:
+        if (owed or _sites(run)) and time.monotonic() >= ask_at:
             problems = refresh(run)
             before, ended = ended, sum(each.state in FINAL for each in run.states())
-            if ended > before >= 0 or (before < 0 < ended):
-                problems |= refresh(run, everything=True)
-            pause = 2.0 if ended != before else min(pause * 1.5, 60.0)
+            owed = owed or ended > before
+            if owed:
+                problems |= refresh(run, send=False, everything=True)
+                owed = bool(problems)
+            tries = tries + 1 if owed else 0
+            pause = min(pause * (1.2 if ended > before else 1.5), 60.0)
             ask_at = time.monotonic() + pause
         now = [settled.get(each.case) or each for each in states_now(run, problems)]
         settled |= {each.case: each for each in now if each.state in FINAL}
         if show is not None:
             show(now, problems)
-        if all(each.state in FINAL for each in now) or not (busy or _goes_on(run, now)):
+        done = all(each.state in FINAL for each in now) or not (busy or _goes_on(run, now))
+        if done and (not owed or tries >= _TRIES):
             return now
         time.sleep(1.0)
 
 
 def _goes_on(run: Run, now: Sequence[CaseState]) -> bool:
     """Tell whether something still happens to a run that nobody here works on."""
-    places = run.places
-    there = {
-        case
-        for case in run.cases
-        if run.case(case).get("site") in places and _is_remote(places[run.case(case)["site"]])
-    }
-    return any(each.state == "running" or (each.case in there and each.state not in FINAL) for each in now)
+    at = {each.case: str(run.case(each.case).get("site")) for each in now}
+    remote = {site for site, place in run.places.items() if _is_remote(place)}
+    stopped = {at[each.case] for each in now if refused(each)}  # nothing more is sent there
+    return any(
+        each.state == "running"
+        or (
+            at[each.case] in remote
+            and each.state not in FINAL
+            and not (each.state == "planned" and at[each.case] in stopped)
+        )
+        for each in now
+    )
 
 
 def _here(run: Run) -> list[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcbench import site, state
-from hpcbench.errors import ConfigError, RejectedError, SiteError
+from hpcbench.errors import ConfigError, RejectedError, RunError, SiteError
 from hpcbench.metrics import shown
 from hpcbench.render import JOB_SCRIPT
 from hpcbench.run import Journal, Run
@@ -34,6 +34,7 @@ from hpcbench.templating import render_file, template_folder
 
 _TIME = 10**9  # modification time of what is sent (2001): whatever a job writes is newer
 _AT_ONCE = 2000  # groups sent by one command
+_FULL_FOR = 30.0  # seconds after which a queue that had no room is tried again
 
 
 @dataclass(frozen=True)
@@ -71,13 +72,15 @@ class Remote:
 
     # ------------------------------------------------------------------------------------------------ sending
 
-    def send(self, journal: Journal, *, new: bool = True) -> None:
+    def send(self, journal: Journal, *, new: bool = True, again: bool = False) -> None:
         """Send what waits, as much of it as the site allows, and settle what an interruption left open.
 
-        With `new` false nothing is sent: what was interrupted is only looked for. Raises `RejectedError` when the
-        scheduler refuses a job, `SiteError` when it is not known what became of one.
+        With `new` false nothing is sent: what was interrupted is only looked for. What was refused is sent once more
+        only with `again`; until then nothing goes after it. Raises `RejectedError` when the scheduler refuses a job,
+        `SiteError` when it is not known what became of one.
         """
         unsettled = self._unsettled()
+        new = new and (again or not self._refused()) and (again or not self._full_just_now())
         if not unsettled and not (new and self._waiting()):
             return
         folder, facts = self._prepare(journal)
@@ -95,8 +98,10 @@ class Remote:
         """Send what waits in arrays of up to `largest` tasks; returns the group for which there is no room now."""
         active = [each for each in self.run.states(self.cases) if each.state in ("queued", "running", "submitting")]
         groups = self._groups(self._waiting(), largest, active)
-        for start in range(0, len(groups), _AT_ONCE):
-            part = groups[start : start + _AT_ONCE]
+        at_once = 1 if self._last_full() else _AT_ONCE  # where there was no room, one tries whether there is
+        while groups:
+            part, groups = groups[:at_once], groups[at_once:]
+            at_once = min(2 * at_once, _AT_ONCE)
             if self._by_submitit:
                 refused = self._send_by_submitit(journal, part)
             else:
@@ -124,14 +129,31 @@ class Remote:
                     fits = 2 * max(fits, len(event["cases"]))
         return len(self.cases) if fits is None else fits
 
+    def _last_full(self) -> Mapping[str, Any] | None:
+        """Return the event of the scheduler having no room, unless it has taken something since."""
+        latest: Mapping[str, Any] | None = None
+        for event in self.run.journal():
+            if event.get("site") == self.site and event["event"] == "submitted":
+                latest = None
+            elif event.get("site") == self.site and event["event"] == "deferred" and event.get("full"):
+                latest = event
+        return latest
+
+    def _full_just_now(self) -> bool:
+        """Tell whether there was no room lately, and no case of the run has ended since: asking again would annoy."""
+        latest = self._last_full()
+        return latest is not None and time.time() - latest["time"] < _FULL_FOR and latest.get("ended") == self._ended()
+
+    def _ended(self) -> int:
+        return sum(each.state in FINAL for each in self.run.states(self.cases))
+
     def _waiting(self) -> list[str]:
         """Return the cases that were never sent, or were refused."""
-        events = state.by_case(self.run.journal())
-        return [
-            each.case
-            for each in self.run.states(self.cases)
-            if each.state == "planned" or (events.get(each.case) and events[each.case][-1]["event"] == "rejected")
-        ]
+        return [each.case for each in self.run.states(self.cases) if each.state == "planned" or state.refused(each)]
+
+    def _refused(self) -> bool:
+        """Tell whether a job of this run was refused, and not sent again since."""
+        return any(state.refused(each) for each in self.run.states(self.cases))
 
     @property
     def _by_submitit(self) -> bool:
@@ -142,7 +164,10 @@ class Remote:
         made = self._folder()
         base = str(Path(made).parent) if made else self.place["folder"]
         wanted = self.scheduler.facts_wanted(self.place)
-        answers = self._ask("hb_prepare", base, self.run.name, str(self.run.record.get("id")), *wanted)
+        how = (
+            "there" if made and not self.here else "new"
+        )  # made once, it is never made again: it may be another host's
+        answers = self._ask("hb_prepare", base, self.run.name, str(self.run.record.get("id")), how, *wanted)
         folder = next((words[0] for words in answers.said("folder") if words), None)
         if folder is None:
             raise SiteError(f"{self.transport.where}: no answer to the first command; {_last_words(answers)}")
@@ -154,6 +179,11 @@ class Remote:
         if folder != self._folder():
             journal.append("prepared", site=self.site, folder=folder)
         return folder, facts
+
+    @property
+    def cleaned(self) -> bool:
+        """Whether what the run kept at the site was deleted on request."""
+        return any(each["event"] == "cleaned" and each.get("site") == self.site for each in self.run.journal())
 
     def _folder(self) -> str | None:
         """Return the run's folder at the site, once it was made."""
@@ -217,7 +247,8 @@ class Remote:
                 journal.append("rejected", site=self.site, message=said, **told)
                 refused.append(said)
             elif what in ("full", "none"):
-                journal.append("deferred", site=self.site, message=said, full=what == "full", **told)
+                ended = {"full": True, "ended": self._ended()} if what == "full" else {}
+                journal.append("deferred", site=self.site, message=said, **ended, **told)
                 full.extend([group] if what == "full" else [])
             elif what == "unsure":
                 unsure.append(said)
@@ -225,13 +256,10 @@ class Remote:
                 return
             by_name.pop(group.name)
 
-        answers = self._ask(
+        self._ask(
             "hb_submit", folder, how, str(self.scheduler.patience), *by_name,
             data=self._archive(groups), on_line=on_line,
         )  # fmt: skip
-        if any(answers.said("done")) and not unsure:
-            for group in by_name.values():  # after the one that was refused
-                journal.append("deferred", site=self.site, message="not sent", **_told(self.run, group))
         if refused:
             raise RejectedError(f"{self.site} refuses the job: {refused[0]}")
         if unsure:
@@ -315,7 +343,7 @@ class Remote:
         """
         folder = self._folder()
         states = self.run.states(self.cases)
-        if folder is None:
+        if folder is None or self.cleaned:
             return Fetched()
         open_jobs = {each.case: each.job_id for each in states if each.state not in FINAL and each.job_id}
         jobs = list(dict.fromkeys(open_jobs.values()))
@@ -400,15 +428,17 @@ class Remote:
             raise SiteError(f"{self.site}: not everything could be cancelled: {why or _last_words(answers)}")
 
     def again(self, cases: Sequence[str]) -> None:
-        """Put aside at the site what earlier attempts of cases left there."""
+        """Put aside at the site what earlier attempts of cases left there; raises `RunError` where it was deleted."""
         folder = self._folder()
+        if self.cleaned:
+            raise RunError(f"{self.run.name} was cleaned at {self.site}: submit anew")
         if folder is not None and not self.here:
             self._ask("hb_again", folder, data="".join(f"{case}\n" for case in cases).encode())
 
     def clean(self, journal: Journal) -> None:
         """Delete the run's folder at the site."""
         folder = self._folder()
-        if folder is not None and not self.here:
+        if folder is not None and not self.here and not self.cleaned:
             self._ask("hb_clean", folder, str(self.run.record.get("id")))
             journal.append("cleaned", site=self.site)
 

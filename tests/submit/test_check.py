@@ -93,7 +93,7 @@ def test_what_is_wrong_with_an_endpoint_is_told_with_its_mend(place, gateway):
     assert found["model"] == ("bad", "no huge: there is other, tiny-2", "change `endpoint.model`")
     found = checked(place, endpoint(gateway), expected=3, MY_TOKEN="")
     assert found == {"token": ("bad", "the environment variable MY_TOKEN is not set", "export MY_TOKEN=...")}
-    found = checked(place, endpoint(gateway), expected=3, MY_TOKEN="an old one")
+    found = checked(place, endpoint(gateway), expected=3, MY_TOKEN="an-old-one")
     assert found["endpoint"][0::2] == ("bad", "the token is not accepted: get a new one")
     closed = f"http://127.0.0.1:{toy.free_port()}"
     found = checked(place, endpoint(closed), expected=3, MY_TOKEN=CANARY)
@@ -105,6 +105,10 @@ def test_a_token_comes_from_a_command(place, gateway):
     (place / "sites" / "mine.yaml").write_text(f"title: Mine\n{text}\n")
     shown = hpcbench("check", "mine", cwd=place, check=0).stdout
     assert shown.splitlines()[1].startswith("ok       endpoint")  # the token was taken
+    (place / "said").write_text(f"a warning\n{CANARY}\n")
+    text = endpoint(gateway).replace("{env: MY_TOKEN}", "{command: [cat, said]}")
+    found = checked(place, text, expected=3)
+    assert "is not a token alone" in found["token"][1]
     text = endpoint(gateway).replace("{env: MY_TOKEN}", "{command: ['false']}")
     found = checked(place, text, expected=3)
     assert found["token"] == ("bad", "false ended with status 1 and printed no token", "log in with false")

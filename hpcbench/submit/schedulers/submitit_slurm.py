@@ -18,6 +18,7 @@ from hpcbench.errors import RejectedError
 # becomes sbatch, is its holder: an sbatch that lives on after hpcbench was killed is waited for, and one that has not
 # begun when another looks for its job ends here.
 _SUBMIT = """
+unset "${!SBATCH_@}"  # which would go before the directives of the script
 cd -- "$1" && read -r stat <"/proc/$$/stat" && read -r -a fields <<<"${stat##*) }" && (
   set -o noclobber
   printf '%s %s %s %s\\n' "$(uname -n)" "$$" "${fields[19]}" "$(date +%s)" >"$2"

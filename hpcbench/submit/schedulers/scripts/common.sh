@@ -4,6 +4,7 @@ trap : PIPE HUP # a client that goes away must not stop a submission half-way
 hb_tmp=$(mktemp -d 2>/dev/null) || { printf 'hb\tproblem\t%s\n' "cannot write in ${TMPDIR:-/tmp} there"; exit 0; }
 trap 'rm -rf -- "$hb_tmp"' EXIT
 
+printf '\n' # after what a login shell may have printed without a line's end
 hb_line() { # WORD...
   local IFS=$'\t'
   printf 'hb\t%s\n' "$*"
@@ -49,10 +50,13 @@ hb_birth() { # PID: when a process began, nothing when it is gone
   [[ ${fields[0]} == [ZX] ]] || REPLY=${fields[19]}
 }
 
-hb_prepare() { # FOLDER RUN ID [WORD...]: make the run's folder, which is then this run's alone; tell what the scheduler allows
+hb_prepare() { # FOLDER RUN ID new|there [WORD...]: make the run's folder, then this run's alone; tell the scheduler's limits
   local folder run=$2 id=$3
   hb_expand "$1"
   folder=$REPLY
+  if [[ $4 == there && ! -s $folder/$run/id ]]; then
+    hb_stop "the run's folder $folder/$run is gone there, or this is another host; what came back before is here"
+  fi
   mkdir -p -- "$folder/$run/groups" 2>"$hb_tmp/err" || hb_stop "cannot make the folder $folder/$run: $(hb_errors)"
   hb_enter "$folder/$run"
   if ! (set -o noclobber && printf '%s\n' "$id" >id) 2>"$hb_tmp/err"; then
@@ -61,7 +65,7 @@ hb_prepare() { # FOLDER RUN ID [WORD...]: make the run's folder, which is then t
     [[ $(<id) == "$id" ]] || hb_stop "$PWD belongs to another run of that name: choose another with --name"
   fi
   hb_line folder "$PWD"
-  shift 3
+  shift 4
   hb_ask facts hb_facts "$@"
 }
 
@@ -73,7 +77,10 @@ hb_unpack() { # standard input: new cases below new/, and groups/
   }
   # whole or not at all: a connection that breaks leaves no half of a case
   if [[ -d $incoming/new ]]; then
-    find "$incoming/new" -mindepth 1 -maxdepth 1 -print0 | xargs -0 -r mv -n -t . -- 2>"$hb_tmp/err" || hb_stop "$(hb_errors)"
+    # what is there already stays; with -n some versions of mv call that an error
+    find "$incoming/new" -mindepth 1 -maxdepth 1 -print0 | while IFS= read -r -d '' entry; do
+      [[ -e ./${entry##*/} ]] || printf '%s\0' "$entry"
+    done | xargs -0 -r mv -t . -- 2>"$hb_tmp/err" || hb_stop "$(hb_errors)"
   fi
   if [[ -d $incoming/groups ]]; then
     find "$incoming/groups" -mindepth 1 -maxdepth 1 -print0 | xargs -0 -r mv -f -t groups -- 2>"$hb_tmp/err" || hb_stop "$(hb_errors)"
@@ -106,6 +113,7 @@ hb_group() { # GROUP send|look|leave PATIENCE: submit a group unless it was; ado
       if [[ $id == - ]]; then hb_line none "$group"; else hb_line submitted "$group" "$id"; fi
       return 0
     fi
+    hb_line waiting "$group" # so that whoever listens knows that this lives
     if [[ -n $works ]]; then
       sleep 0.5
       continue
@@ -140,12 +148,13 @@ hb_group() { # GROUP send|look|leave PATIENCE: submit a group unless it was; ado
     hb_line submitted "$group" "$id"
     return 0
   fi
-  if id=$(hb_seek "$group" "$token" 2>/dev/null) && [[ -n $id ]]; then # it says it failed, and the job is there
+  how=$(hb_refusal "$status" "$words")
+  # it says it failed, and the job may be there
+  if [[ $how == unsure ]] && id=$(hb_seek "$group" "$token" 2>/dev/null) && [[ -n $id ]]; then
     hb_keep "$group" "$id"
     hb_line adopted "$group" "$id"
     return 0
   fi
-  how=$(hb_refusal "$status" "$words")
   # refused for good: hpcbench makes another group of its cases, so nobody may send this one any more
   [[ $how == unsure ]] || hb_keep "$group" - || how=unsure
   hb_line "$how" "$group" "$words"

@@ -11,6 +11,7 @@ hb_facts() { # QUEUE: the limits of the server, and those of the queue
   hb_limits server. <"$hb_tmp/server"
   [[ -n ${1-} ]] || return 0
   hb_pbs qstat -Q -f -F json "$1" >"$hb_tmp/queue" || return 0 # where there is no such queue, qsub says so
+  printf 'queue=%s\n' "$1"
   hb_limits "" <"$hb_tmp/queue"
 }
 hb_limits() { # PREFIX: standard input is JSON with one key a line

@@ -1,4 +1,6 @@
 # Slurm's side of common.sh.
+# What a profile sets there would go before the directives of a script, and hide jobs.
+unset "${!SBATCH_@}" "${!SQUEUE_@}" "${!SACCT_@}" "${!SCANCEL_@}"
 hb_facts() { # PARTITION: the longest array, and the longest job of the partition
   local out
   out=$(scontrol show config 2>&1) || { printf '%s\n' "$out" >&2; return 1; }
@@ -15,10 +17,11 @@ hb_send() { # GROUP TOKEN ARRAY CASE: prints the job's number
 }
 hb_find() { # GROUP TOKEN: the jobs of that name that were submitted from here
   local out
-  out=$(squeue -h -t all -u "$(id -un)" -o '%F|%j|%Z' 2>&1) || { printf '%s\n' "$out"; return 1; }
+  out=$(squeue -h -a -t all -u "$(id -un)" -o '%F|%j|%Z' 2>&1) || { printf '%s\n' "$out"; return 1; }
   {
     printf '%s\n' "$out"
-    sacct -X -n -P -S now-30days -u "$(id -un)" --name="$2" -o JobID,JobName,WorkDir 2>/dev/null | sed 's/^\([0-9]*\)_[^|]*/\1/'
+    # from when the run's folder was made: another run of that name may have been there before
+    sacct -X -n -P -S "$(date -r id +%FT%T 2>/dev/null || echo now-30days)" -u "$(id -un)" --name="$2" -o JobID,JobName,WorkDir 2>/dev/null | sed 's/^\([0-9]*\)_[^|]*/\1/'
   } | here=$PWD name=$2 awk -F '|' '
     { folder = substr($0, length($1 $2) + 3) }
     $2 == ENVIRON["name"] && index(folder "/", ENVIRON["here"] "/") == 1 { print $1 }'
@@ -44,7 +47,7 @@ hb_refusal() { # STATUS WORDS: rejected, full (try later), or unsure whether a j
 }
 hb_query() { # JOB...: one query for all; those that it no longer knows from the accounting, where there is one
   local gone
-  squeue -h -r -t all -u "$(id -un)" -o '%F|%K|%T|%r' >"$hb_tmp/queue" || return
+  squeue -h -a -r -t all -u "$(id -un)" -o '%F|%K|%T|%r' >"$hb_tmp/queue" || return
   cat "$hb_tmp/queue"
   awk -F '|' '{ print $2 == "N/A" ? $1 : $1 "_" $2 }' "$hb_tmp/queue" | LC_ALL=C sort >"$hb_tmp/seen"
   gone=$(printf '%s\n' "$@" | LC_ALL=C sort -u | LC_ALL=C comm -23 - "$hb_tmp/seen" | sed 's/_.*//' | sort -u | paste -sd ,)
