@@ -391,3 +391,14 @@ def test_what_is_no_zip_of_this_run_is_one_line(tmp_path, content, said):
     assert said in far.line(done)
     assert "results.zip" in far.line(done)
     assert tree(tmp_path / "logs") == before
+
+
+def test_clean_first_brings_back_what_was_not_fetched(place):
+    submit("--act", "ok", cwd=place)
+    toy.until(lambda: far.states(place) == {"ok": "completed"})
+    assert not (place / "logs" / "r" / "001" / "stdout.log").exists()
+    hpcbench("clean", "r", "--yes", cwd=place, check=0)
+    assert "finished" in (place / "logs" / "r" / "001" / "stdout.log").read_text()
+    assert not (place / "remote" / "r").exists()
+    hpcbench("clean", "r", "--yes", cwd=place, check=0)
+    hpcbench("fetch", "r", cwd=place, check=0)

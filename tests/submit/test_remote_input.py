@@ -212,6 +212,9 @@ def noisy(tmp_path_factory, slurm):
             if not program.name.startswith("python") and not (home / "bin" / program.name).is_symlink():
                 (home / "bin" / program.name).symlink_to(program)
     noise = "echo 'Welcome to the cluster!'; printf 'hb\\\\n\\\\thb\\\\tno'; echo; echo 'Quota: 97%' >&2\n"
+    noise += "printf '\\\\033]0;a title, and no line after it\\\\007'\n"
+    # these would go before the directives of a script, and hide its job
+    noise += "export SBATCH_PARTITION=nowhere SQUEUE_PARTITION=nowhere SBATCH_ARRAY_INX=0-3\n"
     for name in (".bash_profile", ".bashrc"):
         (home / name).write_text(noise + f"export PATH={home}/bin\n")
     server = ssh.start(tmp_path_factory.mktemp("sshd"), environment={**slurm.environment, "HOME": str(home)})

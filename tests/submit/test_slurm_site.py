@@ -458,3 +458,30 @@ def test_gpt2_by_ssh_from_submit_to_report(tmp_path, sshd):
 def test_what_an_accounting_that_is_silent_would_know_is_unknown():
     told = Slurm().read("1|N/A|RUNNING|None\nsacct|silent\n", ["1", "2_3"])
     assert told == {"1": Seen("running", ""), "2_3": Seen("unknown", "Slurm's accounting does not answer")}
+
+
+def test_a_refused_job_hides_no_running_one_and_is_sent_again_only_when_asked(anywhere):
+    done = submit("--act", "hang", "--threads", "1,64", "--repeat", "2", cwd=anywhere, check=1)
+    assert "far refuses the job: sbatch: error: " in far.line(done)
+    toy.until(lambda: "running" in set(states_of(anywhere)))
+    for _ in range(2):
+        assert sorted(states_of(anywhere)) == ["failed", "planned", "planned", "running"]
+    told = journal(anywhere)
+    assert told.count(b'"rejected"') == 1
+    hpcbench("resume", "r", cwd=anywhere, check=1)
+    assert journal(anywhere).count(b'"rejected"') == 2
+    hpcbench("cancel", "r", cwd=anywhere)
+
+
+def states_of(place: Path) -> list[str]:
+    out = hpcbench("status", "r", "--json", cwd=place, check=0).stdout
+    return [each["state"] for each in json.loads(out)["cases"]]
+
+
+def test_a_job_of_an_older_run_of_that_name_is_not_adopted(accounted, sshd_accounting):
+    submit("--act", "ok", "--wait", cwd=accounted)
+    hpcbench("clean", "r", "--yes", cwd=accounted, check=0)
+    (accounted / "logs" / "r").rename(accounted / "logs" / "before")
+    far.site(accounted, sshd_accounting, job={"partition": "nowhere"})
+    assert "invalid partition specified" in far.line(submit("--act", "ok", cwd=accounted, check=1))
+    assert states(accounted) == {"ok": "failed"}
