@@ -145,7 +145,9 @@ def there(folder: Path, case: str, description: Mapping[str, Any], events: Seque
         told_to_stop = record.get("reason") == "terminated" and "cancelled" not in happened and job_id is not None
         if told_to_stop and (over is None or over != number(record, "ended")):
             return _told_to_stop(case, state, reason, record, job_id)
-        ended = _ended(folder, case, description, record, job_id=job_id, cancelled="cancelled" in happened)
+        # a submission may have been cut off before its id came, and the job ran to its end all the same
+        named = job_id or str((started or {}).get("job") or "") or None
+        ended = _ended(folder, case, description, record, job_id=named, cancelled="cancelled" in happened)
         if ended.state == "completed" or over is None or over != ended.ended:
             return ended
         return CaseState(case, state or "queued", reason, began, job_id=job_id)  # the scheduler runs it once more

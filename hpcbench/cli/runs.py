@@ -357,10 +357,7 @@ def clean(run: str, yes: bool, logs: Path) -> None:
 
 def _finish(run: Run, *, as_json: bool, kind: str) -> NoReturn:
     """Wait for a run with progress, then exit with what came of it."""
-    from hpcbench import progress
     from hpcbench.state import FINAL
-    from hpcbench.submit.control import next_steps
-    from hpcbench.submit.control import wait as wait_for
 
     told: dict[str, str] = {}
 
@@ -373,6 +370,10 @@ def _finish(run: Run, *, as_json: bool, kind: str) -> NoReturn:
         refresh(states)
 
     try:
+        from hpcbench import progress  # it takes a while, in which somebody may change their mind
+        from hpcbench.submit.control import next_steps
+        from hpcbench.submit.control import wait as wait_for
+
         with progress.live(run) as refresh:
             states = wait_for(run, show)
     except KeyboardInterrupt:

@@ -17,7 +17,7 @@ from hpcbench.submit.fetch import Answers
 from hpcbench.submit.reach import connect
 from hpcbench.submit.schedulers import scheduler
 
-_NEEDED = ("tar", "gzip", "find", "sed", "awk", "comm", "xargs", "mktemp", "timeout")
+_NEEDED = ("tar", "gzip", "find", "sed", "awk", "comm", "xargs", "mktemp", "timeout", "base64")
 _FEEDER = ("flock", "setsid")  # where hpcbench brings its own feeder
 
 

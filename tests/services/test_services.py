@@ -130,7 +130,8 @@ def test_a_failure_is_told(slurm):
 def test_the_time_limit_ends_a_job(slurm):
     job = slurm.submit("--time=1", script="sleep 600")
     running(slurm, job)
-    slurm.run("scontrol", "update", f"job={job}", "EndTime=now")
+    # a job that has only just begun to run may not be changed yet
+    until(lambda: "error" not in slurm.run("scontrol", "update", f"job={job}", "EndTime=now", check=False))
     assert ended(slurm, job) == "TIMEOUT"
     assert "DUE TO TIME LIMIT" in (slurm.folder / f"slurm-{job}.out").read_text()
 

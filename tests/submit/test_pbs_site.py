@@ -335,13 +335,13 @@ class There:
         """Call a function of PBS's own in the run's folder; returns its status and both outputs."""
         script = f'{PBS().script}\nhb_enter "$1"\nshift\n"$@"\n'
         done = Local().call(script, str(self.folder), function, *arguments)
-        return done.status, done.stdout.decode(), done.stderr
+        return done.status, done.stdout.decode().removeprefix("\n"), done.stderr  # which ends what a profile printed
 
     def group(self, name, cases, act="true", array=None, token=None):
         """Write what hpcbench sends: the cases of a group and their scripts, packed."""
         files = {f"groups/{name}.cases": "".join(f"{case}\n" for case in cases)}
         array = array if array is not None else f"0-{len(cases) - 1}" if len(cases) > 1 else ""
-        files[f"groups/{name}.what"] = f"{token or f'hb-{self.token}-{name}'}\t{array}\t{cases[0]}\n"
+        files[f"groups/{name}.what"] = f"{token or f'hb-{self.token}-{name}'}\t{cases[0]}\t{array}\n"
         files[f"groups/{name}.sh"] = ARRAY.replace("GROUP", name)
         for case in cases:
             files |= {f"new/{case}/job.sh": JOB, f"new/{case}/act": act}
@@ -356,9 +356,10 @@ class There:
     token = f"test{os.getpid()}"
 
     def submit(self, *groups, data, patience=0):
-        """Submit groups; returns the words of every line of the answer."""
+        """Submit groups; returns the words of every line of the answer but those that only say that it lives."""
         out = self.call("hb_submit", str(self.folder), "send", str(patience), *groups, data=data).stdout.decode()
-        return [line.split("\t")[1:] for line in out.splitlines() if line.startswith("hb\t")]
+        said = [line.split("\t")[1:] for line in out.splitlines() if line.startswith("hb\t")]
+        return [words for words in said if words[0] != "waiting"]
 
     def send(self, name, case, act="true"):
         """Submit a single case; returns the id of its job."""
@@ -653,7 +654,12 @@ def test_the_limits_are_told(pbs):
     facts = dict(line.split("=", 1) for line in out.splitlines())
     assert (status, facts) == (
         0,
-        {"server.max_array_size": "10000", "max_queued": "[u:PBS_GENERIC=20]", "resources_max.walltime": "01:00:00"},
+        {
+            "server.max_array_size": "10000",
+            "queue": "by-gpu",
+            "max_queued": "[u:PBS_GENERIC=20]",
+            "resources_max.walltime": "01:00:00",
+        },
     )
     assert PBS().array_limit(facts) == 20
     assert pbs.run("hb_facts") == (0, "server.max_array_size=10000\n", "")

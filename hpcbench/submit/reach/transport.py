@@ -6,6 +6,7 @@ A transport runs a bash script with arguments, feeds its standard input and take
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import selectors
@@ -64,8 +65,14 @@ class Transport(ABC):
 
 
 def command(script: str, arguments: Sequence[str]) -> str:
-    """Write the shell command that runs a script on a site, in a login shell: there its tools are on PATH."""
-    return shlex.join(["bash", "-lc", script, "hpcbench", *arguments])
+    """Write the shell command that runs a script on a site, in a login shell: there its tools are on PATH.
+
+    What reads it first is the login shell of the account. csh takes no line break inside quotes and fish takes a
+    backslash there for its own, so the script and its arguments go as one word of letters and digits.
+    """
+    told = f"set -- {shlex.join(arguments)}\n{script}"
+    word = base64.b64encode(os.fsencode(told)).decode()
+    return f"""bash -lc 'eval "$(printf %s {word} | base64 -d)"' hpcbench"""
 
 
 class Local(Transport):
