@@ -402,3 +402,16 @@ def test_clean_first_brings_back_what_was_not_fetched(place):
     assert not (place / "remote" / "r").exists()
     hpcbench("clean", "r", "--yes", cwd=place, check=0)
     hpcbench("fetch", "r", cwd=place, check=0)
+
+
+def test_an_archive_whose_checksum_is_wrong_is_said_to_be_damaged(tmp_path):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        member = tarfile.TarInfo("./001/a.log")
+        member.size = 3
+        archive.addfile(member, io.BytesIO(b"abc"))
+    damaged = bytearray(packed.getvalue())
+    damaged[-6] ^= 1  # in the checksum that gzip ends with
+    (tmp_path / "001").mkdir()
+    with pytest.raises(SiteError, match="did not arrive whole: CRC check failed"):
+        unpack(io.BytesIO(bytes(damaged)), tmp_path, {"001": []})
