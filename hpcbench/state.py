@@ -142,9 +142,9 @@ def there(folder: Path, case: str, description: Mapping[str, Any], events: Seque
     if record and started and number(record, "started") != began:
         record = None  # of an attempt before: the scheduler has run it once more
     if record is not None:
-        told_to_stop = record.get("reason") == "terminated" and "cancelled" not in happened and job_id is not None
-        if told_to_stop and (over is None or over != number(record, "ended")):
-            return _told_to_stop(case, state, reason, record, job_id)
+        told = _told_to_stop(record) and "cancelled" not in happened and job_id is not None
+        if told and (over is None or over != number(record, "ended")):
+            return _stopped_by_scheduler(case, state, reason, record, job_id)
         # a submission may have been cut off before its id came, and the job ran to its end all the same
         named = job_id or str((started or {}).get("job") or "") or None
         ended = _ended(folder, case, description, record, job_id=named, cancelled="cancelled" in happened)
@@ -170,7 +170,12 @@ def there(folder: Path, case: str, description: Mapping[str, Any], events: Seque
     return CaseState(case, "queued" if job_id else "submitting", "", began, job_id=job_id)
 
 
-def _told_to_stop(
+def _told_to_stop(record: Mapping[str, Any]) -> bool:
+    """Tell whether a job was told to stop: its script says so, or its program got the signal a moment before it did."""
+    return record.get("reason") == "terminated" or (record.get("reason") is None and record.get("signal") == "TERM")
+
+
+def _stopped_by_scheduler(
     case: str, state: State | None, reason: str, record: Mapping[str, Any], job_id: str | None
 ) -> CaseState:
     """Derive the state of a case whose job script was told to stop by its scheduler, which alone knows why."""
@@ -210,7 +215,7 @@ def _how(
     status, signal, why = record.get("status"), record.get("signal"), record.get("reason")
     if why == "time_limit":
         return "timeout", "ended at its time limit"
-    if why == "terminated":
+    if why == "terminated" or (cancelled and _told_to_stop(record)):
         return ("cancelled", "ended on request") if cancelled else ("failed", "was told to stop from outside")
     if why == "setup":
         words = _last_words(folder / "stderr.log")

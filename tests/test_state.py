@@ -56,6 +56,23 @@ def test_a_case_without_an_exit_record(tmp_path, events, expected):
     assert derived(tmp_path, events)[0] == expected
 
 
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        (SENT, ("running", "was told to stop; its scheduler has not said why yet")),
+        ([*SENT, observed("node_failure", "Slurm: NODE_FAIL")], ("node_failure", "Slurm: NODE_FAIL")),
+        ([*SENT, observed("timeout", "Slurm: TIMEOUT")], ("timeout", "Slurm: TIMEOUT")),
+        ([*SENT, observed("failed", "Slurm: FAILED")], ("failed", "was told to stop from outside (Slurm: FAILED)")),
+        ([*SENT, CANCELLED, observed("cancelled")], ("cancelled", "ended on request")),
+    ],
+)
+@pytest.mark.parametrize("told", [{"reason": "terminated", "signal": None}, {"reason": None, "signal": "TERM"}])
+def test_a_job_that_was_told_to_stop_is_what_its_scheduler_says(tmp_path, events, expected, told):
+    # the program may get the signal, and end, before the job script does
+    record = {"status": None, "started": 1.0, "ended": 2.0, **told}
+    assert derived(tmp_path, events, record) == expected
+
+
 def test_a_refused_job_is_a_failure_that_never_started(tmp_path):
     refused = {"event": "rejected", "time": 2.0, "cases": ["001"], "message": "sbatch: error: no"}
     (tmp_path / "001").mkdir()

@@ -402,6 +402,18 @@ def test_cancel_kills_a_program_that_ignores_being_asked(place):
     until(lambda: not processes_under(place))
 
 
+def test_a_job_that_is_suspended_goes_on_afterwards(place):
+    hpcbench("submit", "--benchmark", "toy", "--seconds", "3", "--name", "r", cwd=place, check=0)
+    until(lambda: len(ran(place, "r")) == 1)
+    (program,) = (pid for pid, command in processes_under(place).items() if "measure.py" in command)
+    for number in (signal.SIGTSTP, signal.SIGSTOP, signal.SIGCONT):  # as Slurm does it
+        os.killpg(os.getpgid(program), number)
+        time.sleep(0.3)
+        assert list(states(place, "r").values()) == ["running"]
+    hpcbench("wait", "r", cwd=place, check=0)
+    assert list(states(place, "r").values()) == ["completed"]
+
+
 # what is killed, and resumed
 
 

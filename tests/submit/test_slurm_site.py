@@ -259,7 +259,7 @@ def test_a_held_job_is_queued_and_says_why(place, slurm):
 
 def test_a_suspended_job_runs_and_says_so(place, slurm):
     submit("--act", "hang", cwd=place)
-    until(lambda: states(place) == {"hang": "running"})
+    until(lambda: states(place) == {"hang": "running"} and ran(place))
     slurm.run("scontrol", "suspend", job_of(place, "hang"))
     (case,) = cases(place).values()
     assert (case["state"], case["reason"]) == ("running", "Slurm: SUSPENDED")
