@@ -64,6 +64,10 @@ def resources_of(benchmark: Benchmark, case: Case, site: Site) -> Resources:
     limit = site.limits.time
     if wanted.time and limit and seconds(wanted.time) > seconds(limit):
         raise UsageError(f"case {case.name} asks for {wanted.time} and site {site.name} allows {limit}")
+    allowed = site.limits.gpus
+    if wanted.gpus is not None and allowed is not None and wanted.gpus not in allowed:
+        choice = ", ".join(map(str, allowed))
+        raise UsageError(f"case {case.name} asks for {wanted.gpus} GPUs and site {site.name} gives a job {choice}")
     return wanted
 
 

@@ -18,9 +18,10 @@ from pathlib import Path
 
 
 class HpcbenchError(Exception):
-    """Base of the tree; `exit_code` is what the command line exits with."""
+    """Base of the tree; `exit_code` is what the command line exits with, `next_step` what it says after the error."""
 
     exit_code = 1
+    next_step = ""
 
 
 class ConfigError(HpcbenchError):

@@ -93,9 +93,8 @@ def _case_files(plan: Plan, case: Case, site: Site, run: str, shared: Mapping[st
         "end": benchmark.end,
         "time_limit": directives.own_limit(asked.time, site),
     }
-    jobs = template_folder() / "jobs"
-    head = directives.head(jobs / f"{directives.head_name(site)}.sh.j2", token, asked, site)
-    files[JOB_SCRIPT] = (head + render_file(jobs / "case.sh.j2", JOB_SCRIPT, script)).encode()
+    head = directives.head(job_template(directives.head_name(site)), token, asked, site)
+    files[JOB_SCRIPT] = (head + render_file(job_template("case"), JOB_SCRIPT, script)).encode()
     description = {
         "schema": "hpcbench/case/1",
         "run": run,
@@ -118,6 +117,11 @@ def _case_files(plan: Plan, case: Case, site: Site, run: str, shared: Mapping[st
     }
     files["case.json"] = (json.dumps(description, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
     return files
+
+
+def job_template(name: str) -> Path:
+    """Return the template of a part of job scripts: the head for a scheduler, or the `case` that each runs."""
+    return template_folder() / "jobs" / f"{name}.sh.j2"
 
 
 def _argument(benchmark: Benchmark, names: Mapping[str, Any], path: tuple[str | int, ...], text: str) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from hpcbench import config, process
-from hpcbench.errors import ConfigError
+from hpcbench.errors import ConfigError, UsageError, nearest
 
 _VERBATIM = frozenset({"setup"})  # bash, which expands ${...} itself, on the site
 # Host and user names go to ssh as words of its command line: none may look like an option or hold shell code.
@@ -91,6 +92,7 @@ class Limits(config.Model):
     submitted: Count | None = None  # jobs queued and running
     running: Count | None = None
     time: Time | None = None  # the longest a job may ask for
+    gpus: list[Annotated[int, Field(ge=0)]] | None = None  # how many a job may ask for
 
 
 class Endpoint(config.Model):
@@ -207,6 +209,24 @@ def load_all() -> dict[str, Site | ConfigError]:
         except ConfigError as error:
             sites[name] = error
     return sites
+
+
+def with_job(site: Site, settings: Mapping[str, str]) -> Site:
+    """Return the site with keys of `job` said anew, each as text; `directives` adds one. Raises `UsageError`."""
+    given: dict[str, Any] = dict(settings)
+    if unknown := sorted(set(given) - set(Job.model_fields)):
+        raise UsageError(f"--job: there is no {unknown[0]!r}{nearest(unknown[0], Job.model_fields)}")
+    if "directives" in given:
+        given["directives"] = [*site.job.directives, given["directives"]]
+    try:
+        job = Job.model_validate({**site.job.model_dump(exclude_unset=True), **given}, strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"--job {first['loc'][0]}: {first['msg']}") from None
+    changed = site.model_copy(update={"job": job})
+    changed._origin = site.origin
+    _check(changed)
+    return changed
 
 
 def _load(file: Path) -> Site:

@@ -9,6 +9,7 @@ from hpcbench import benchmark, directives, site
 from hpcbench.errors import ConfigError, UsageError
 from hpcbench.plan import Sweep, plan
 from hpcbench.render import render
+from hpcbench.submit import submit
 
 VARIABLES = {
     "PSC_USER": "me", "PSC_ACCOUNT": "abc123p", "ALCF_USER": "me", "ALCF_PROJECT": "proj",
@@ -42,6 +43,19 @@ def begin(text: str) -> list[str]:
 def own(tmp_path, text: str) -> None:
     """Write a site called `mine`."""
     (tmp_path / "sites" / "mine.yaml").write_text(f"title: Mine\n{text}")
+
+
+def test_a_number_of_gpus_that_the_queue_does_not_give_is_found_before_anything_is_sent():
+    loaded = benchmark.load("gpt2")
+    asking = site.with_job(site.load("sophia"), {"gpus": "3"})
+    cases = plan(loaded, [asking], Sweep.make(loaded.parameters, {}))
+    with pytest.raises(UsageError, match="asks for 3 GPUs and site sophia gives a job 1, 2, 4, 8"):
+        render(cases, "run")
+
+
+def test_what_a_benchmark_says_its_cases_need_is_not_said_anew():
+    with pytest.raises(UsageError, match="--job cores: benchmark gpt2 says itself"):
+        submit("local", "gpt2", job={"cores": "2"})
 
 
 def test_bridges_2_gets_slurm_directives_in_its_form():

@@ -35,6 +35,8 @@ class _Group(click.Group):
             if ctx.params.get("debug"):
                 raise
             click.echo(f"hpcbench: {error}", err=True)
+            if error.next_step:
+                click.echo(error.next_step, err=True)
             ctx.exit(error.exit_code)
         except click.exceptions.NoArgsIsHelpError:
             raise

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from hpcbench.cli.shared import PARTIAL, emit, json_option, logs_option
-from hpcbench.errors import SiteError, UsageError
+from hpcbench.errors import RejectedError, SiteError, UsageError
 from hpcbench.metrics import plural, quantity
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def _chosen_benchmark(args: Sequence[str]) -> Benchmark | None:
 @click.option("--zip", "zips", multiple=True, metavar="NAME,NAME", help="Let these axes advance together.")
 @click.option("--exclude", multiple=True, metavar="NAME=VALUE,...", help="Leave out the cases that have all of these.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUES", help="A parameter, whatever its name.")
+@click.option("--job", multiple=True, metavar="KEY=VALUE", help="What the site's `job` says, said anew: time=02:00:00.")
 @click.option("--name", metavar="NAME", help="Name of the run  [the benchmark and the time].")
 @click.option("--wait", "wait_for_it", is_flag=True, help="Stay and show progress until all cases have ended.")
 @click.option("--dry-run", is_flag=True, help="Write the bundles and print the first job script; start nothing.")
@@ -108,6 +109,7 @@ def submit(
     zips: tuple[str, ...],
     exclude: tuple[str, ...],
     settings: tuple[str, ...],
+    job: tuple[str, ...],
     name: str | None,
     wait_for_it: bool,
     dry_run: bool,
@@ -132,11 +134,7 @@ def submit(
             )
         if values:
             axes[key.removeprefix("axis__")] = values[0]
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        key = key.strip().replace("-", "_")
-        if not equals:
-            raise UsageError(f"--set: write name=values, found {setting!r}")
+    for key, value in _pairs("--set", settings).items():
         if key in axes:
             raise UsageError(f"--set: {key} is given twice")
         axes[key] = value
@@ -147,9 +145,10 @@ def submit(
         zips=zips,
         exclude=exclude,
         repeat=repeat,
+        job=_pairs("--job", job),
         logs=logs,
         name=name,
-        dry_run=dry_run,
+        dry_run=True,
         command=["hpcbench", *sys.argv[1:]],
     )
     if dry_run:
@@ -165,6 +164,16 @@ def submit(
         )
         return
     click.echo(f"{run.name}: {plural(len(run.cases), 'case')} in {run.folder}/", err=True)
+    try:
+        control.start(run)
+    except (SiteError, RejectedError) as error:
+        error.next_step = f"{_unsent(run)}, once that is mended: hpcbench resume {run.name}"
+        if isinstance(error, RejectedError):
+            error.next_step += "; what the site file says under `job` counts only for a new submit"
+        raise
+    except KeyboardInterrupt:
+        click.echo(f"\n{_unsent(run)}: hpcbench resume, status or cancel {run.name}", err=True)
+        sys.exit(130)
     if wait_for_it and control.drive(run, lambda line: click.echo(line, err=True)):
         _finish(run, as_json=as_json, kind="submit")
     steps = control.next_steps(run)
@@ -174,6 +183,7 @@ def submit(
         emit("submit", _status(run, run.states()))
     if steps:
         click.echo(steps, err=True)
+        sys.exit(PARTIAL if wait_for_it else 0)
     else:
         left = sum(state.state == "planned" for state in run.states()) if run.places else 0
         later = f"; {plural(left, 'case')} more when there is room, sent by wait or status" if left else ""
@@ -181,16 +191,38 @@ def submit(
         click.echo(f"{how}{later}: hpcbench status, wait or cancel {run.name}", err=True)
 
 
+def _unsent(run: Run) -> str:
+    from hpcbench.state import refused
+
+    count = sum(each.state in ("planned", "submitting") or refused(each) for each in run.states())
+    return f"{plural(count, 'case')} of {len(run.cases)} not sent"
+
+
+def _pairs(option: str, given: Sequence[str]) -> dict[str, str]:
+    """Read an option that is given once for each `name=value`."""
+    pairs: dict[str, str] = {}
+    for each in given:
+        key, equals, value = each.partition("=")
+        key = key.strip().replace("-", "_")
+        if not equals:
+            raise UsageError(f"{option}: write name=values, found {each!r}")
+        if key in pairs:
+            raise UsageError(f"{option}: {key} is given twice")
+        pairs[key] = value
+    return pairs
+
+
 def _show_scripts(run: Run) -> None:
     """Print the first job script of each site: what an administrator would want to see."""
-    shown: set[str] = set()
+    by_site: dict[str, list[str]] = {}
     for case in run.cases:
-        site = str(run.case(case).get("site"))
-        if site not in shown:
-            if shown:
-                click.echo()
-            shown.add(site)
-            click.echo((run.folder / case / "job.sh").read_text(), nl=False)
+        by_site.setdefault(str(run.case(case).get("site")), []).append(case)
+    for number, (site, cases) in enumerate(by_site.items()):
+        if number:
+            click.echo()
+        click.echo((run.folder / cases[0] / "job.sh").read_text(), nl=False)
+        if len(cases) > 1 and run.places.get(site, {}).get("scheduler") in ("slurm", "pbs"):
+            click.echo(f"{site}: cases that ask for the same go as an array, whose tasks run these scripts", err=True)
 
 
 @click.command(short_help="Show where every case of a run stands.")

@@ -27,6 +27,7 @@ def submit(
     zips: Sequence[str] = (),
     exclude: Sequence[str] = (),
     repeat: int = 1,
+    job: Mapping[str, str] | None = None,
     logs: Path | str = "logs",
     name: str | None = None,
     dry_run: bool = False,
@@ -34,7 +35,8 @@ def submit(
 ) -> Run:
     """Plan, render and start a sweep; returns at once, the sweep goes on in the background.
 
-    `axes` maps a parameter to its values, typed or in the text form of the command line. With `dry_run` the run folder
+    `axes` maps a parameter to its values, typed or in the text form of the command line; `job` says keys of the sites'
+    `job` anew, such as ``{"time": "02:00:00"}``. With `dry_run` the run folder
     is written and nothing is started; `resume` would start it. Raises `ConfigError`, `UsageError` or `RunError`; then
     nothing was written, or the run is there and the error says that it could not be started.
     """
@@ -45,7 +47,10 @@ def submit(
         raise UsageError(f"site {names[0]} names no default benchmark: say which with --benchmark")
     loaded = benchmarks.load(what)
     sweep = Sweep.make(loaded.parameters, axes or {}, zips=zips, exclude=exclude, repeat=repeat)
-    chosen = [_fitting(each, loaded) for each in chosen]
+    chosen = [sites.with_job(_fitting(each, loaded), job or {}) for each in chosen]
+    for key in job or {}:
+        if getattr(loaded.resources, key, None) is not None:
+            raise UsageError(f"--job {key}: benchmark {what} says itself what each of its cases needs")
     planned = plan(loaded, chosen, sweep)
     _check_cores(planned)
     _check_paths(planned)

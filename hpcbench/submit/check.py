@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from hpcbench import endpoint
+from hpcbench import directives, endpoint, render
 from hpcbench import site as sites
 from hpcbench.errors import SiteError
 from hpcbench.metrics import quantity, shown
@@ -63,8 +63,8 @@ def _remote(site: Site) -> Iterator[Line]:
     try:
         with connect(site.reach, site.name) as way:
             answers.where = way.where
-            way.call(script, "hb_check", site.folder or ".", site.interpreter, site.job.account or "", *needed, "--",
-                     *wanted, sink=answers.feed)  # fmt: skip
+            way.call(script, "hb_check", site.folder or ".", site.interpreter, site.job.account or "", _job(site),
+                     *needed, "--", *wanted, sink=answers.feed)  # fmt: skip
     except SiteError as error:
         yield Line("login" if error.needs_login else "reach", "bad", str(error))
         return
@@ -87,6 +87,14 @@ def _remote(site: Site) -> Iterator[Line]:
         else Line("python", "unknown", f"no {site.interpreter} before the site's setup ran", "see `setup` and `python`")
     )
     yield from _scheduler(site, answers)
+
+
+def _job(site: Site) -> str:
+    """Write a job script that asks for what every job of a site asks for, and does nothing."""
+    job = site.job
+    asked = directives.Resources(job.nodes or 1, job.cores, job.gpus, job.memory, job.time)
+    head = directives.head(render.job_template(directives.head_name(site)), "hb-check", asked, site)
+    return f"{head}true\n"
 
 
 def _scheduler(site: Site, answers: Answers) -> Iterator[Line]:
@@ -138,6 +146,11 @@ def _scheduler(site: Site, answers: Answers) -> Iterator[Line]:
         name = site.job.partition or site.job.queue
         if "MaxTime" not in facts and "queue" not in facts:
             yield Line("partition", "bad", f"there is no {name}", "change `job.partition` or `job.queue`")
+    status, text = answers.texts.get("try-errors", (0, ""))
+    if text and status == 0:
+        yield Line("job", "ok", "a job of this site would be accepted")
+    elif text:
+        yield Line("job", "bad", shown(" ".join(text.split()), 300), "change `job` in the site file")
     others = [f"{name} {value}" for name, value in facts.items() if name not in _TOLD]
     if others:
         yield Line("limits", "ok", ", ".join(others))

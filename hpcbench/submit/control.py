@@ -202,6 +202,12 @@ def cancel(run: Run, cases: Sequence[str] = (), patience: float = 40.0) -> list[
             remote.refresh(journal)
 
     _each_site(run, there)
+    for site in [site for site, place in run.places.items() if not _is_remote(place)]:
+        with run.take(60.0, site) as journal:  # what a person has started there they stop there
+            cases = [case for case in run.cases if case in wanted and run.case(case).get("site") == site]
+            left = [each.case for each in run.states(cases) if each.state not in FINAL]
+            if left:
+                journal.append("cancelled", site=site, cases=left)
     return [each for each in run.states() if each.case in wanted]
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from hpcbench import site, state
 from hpcbench.errors import ConfigError, RejectedError, RunError, SiteError
 from hpcbench.metrics import shown
-from hpcbench.render import JOB_SCRIPT
+from hpcbench.render import JOB_SCRIPT, job_template
 from hpcbench.run import Journal, Run
 from hpcbench.site import Reach
 from hpcbench.state import FINAL, CaseState
@@ -30,7 +30,7 @@ from hpcbench.submit.reach import connect
 from hpcbench.submit.reach.transport import Transport
 from hpcbench.submit.schedulers import scheduler
 from hpcbench.submit.schedulers.scheduler import Kind
-from hpcbench.templating import render_file, template_folder
+from hpcbench.templating import render_file
 
 _TIME = 10**9  # modification time of what is sent (2001): whatever a job writes is newer
 _AT_ONCE = 2000  # groups sent by one command
@@ -331,7 +331,7 @@ class Remote:
         """Write the script of an array: the directives that its cases share, and which case a task runs."""
         if group.kind != "array":
             return ""
-        body = render_file(template_folder() / "jobs" / "array.sh.j2", JOB_SCRIPT, {"group": group.name})
+        body = render_file(job_template("array"), JOB_SCRIPT, {"group": group.name})
         return "".join(f"{line}\n" for line in _directives(self.run, group.cases[0], every=True)) + body
 
     # ------------------------------------------------------------------------------------------------ asking
@@ -460,6 +460,8 @@ def _place(recorded: Mapping[str, Any], name: str) -> Mapping[str, Any]:
         now = site.load(name).place()
     except ConfigError:
         return recorded
+    # what job scripts were rendered from stays as it was
+    now |= {key: recorded[key] for key in ("partition", "queue", "gpu_type", "seconds") if key in recorded}
     same = now["scheduler"] == recorded["scheduler"] and (now["reach"] == "local") == (recorded["reach"] == "local")
     return now if same else recorded
 

@@ -124,7 +124,7 @@ def cluster(sshd, place, rest=""):
 def test_a_cluster_behind_ssh(place, sshd):
     found = checked(place, cluster(sshd, place, "job: {partition: GPU, time: '01:00:00'}"))
     assert {what: verdict for what, (verdict, _, _) in found.items()} == dict.fromkeys(
-        ["reach", "folder", "python", "scheduler", "time", "limits"], "ok"
+        ["reach", "folder", "python", "scheduler", "time", "job", "limits"], "ok"
     )
     assert found["time"][1] == "jobs may ask for 2-00:00:00"
     assert "MaxArraySize" in found["limits"][1]
@@ -136,6 +136,10 @@ def test_what_is_wrong_with_a_cluster_is_told_with_its_mend(place, sshd, slurm):
     assert found["time"] == (
         "bad", "jobs may ask for 2-00:00:00, the site file asks for 72:00:00", "change `job.time`",
     )  # fmt: skip
+    found = checked(place, cluster(sshd, place, "job: {partition: GPU, gpus: 999}"), expected=3)
+    assert found["job"][0::2] == ("bad", "change `job` in the site file")
+    assert "Requested node configuration is not available" in found["job"][1]
+    assert not slurm.jobs()
     found = checked(place, cluster(sshd, place, "job: {partition: NONE}"), expected=3)
     assert found["partition"] == ("bad", "there is no NONE", "change `job.partition` or `job.queue`")
     text = cluster(sshd, place).replace(f"{place}/far/away", "/proc/nothing/here")

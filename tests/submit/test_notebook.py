@@ -355,3 +355,13 @@ def test_with_the_tool_the_steps_are_its_commands(colab):
         "colab stop -s r",
         "hpcbench fetch r --from r-results.zip",
     ]
+
+
+def test_a_run_that_is_carried_by_hand_is_left_open_and_can_be_cancelled(tmp_path):
+    toy.write(tmp_path)
+    submit = ("submit", "--site", "colab", "--benchmark", "toy", "--name", "r", "--wait")
+    done = toy.hpcbench(*submit, cwd=tmp_path, check=4, PATH="/usr/bin:/bin")
+    assert "hpcbench fetch r --from r-results.zip" in done.stderr
+    assert list(toy.states(tmp_path, "r").values()) == ["planned"]
+    toy.hpcbench("cancel", "r", cwd=tmp_path, check=0)
+    assert list(toy.states(tmp_path, "r").values()) == ["cancelled"]

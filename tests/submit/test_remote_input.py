@@ -23,11 +23,14 @@ def place(tmp_path, sshd):
 def refused(place: Path, *arguments: str, check: int, **environment: str) -> str:
     """Submit in vain and return the one line that says why."""
     done = submit(*arguments, cwd=place, check=check, **environment)
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("r: ")]
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("hpcbench: ")
-    assert "Traceback" not in done.stderr
-    return lines[0].removeprefix("hpcbench: ")
+    said, *after = [line for line in done.stderr.splitlines() if not line.startswith("r: ")]
+    assert said.startswith("hpcbench: ")
+    if (place / "logs" / "r").exists():  # the run that is left is named, and how to go on with it
+        (after,) = after
+        assert "hpcbench resume r" in after
+    else:
+        assert after == []
+    return said.removeprefix("hpcbench: ")
 
 
 def goes_on(place: Path, *, check: int = 0) -> None:
@@ -88,6 +91,17 @@ def test_a_partition_that_is_not_there(place, sshd):
     assert set(states(place).values()) == {"failed"}
     assert "invalid partition" in far.cases(place)["ok"]["reason"]
     assert ran(place) == []
+
+
+def test_a_key_of_the_sites_job_said_anew(place, sshd):
+    assert "there is no 'tme'; did you mean 'time'?" in refused(place, "--job", "tme=1", check=2)
+    assert "--job time: " in refused(place, "--job", "time=soon", check=2)
+    far.site(place, sshd, job={"partition": "nowhere"}, python="python3")
+    submit("--job", "partition=RM-shared", "--job", "time=00:07:00", "--job", "directives=--nice=5", cwd=place)
+    script = (place / "logs" / "r" / "001" / "job.sh").read_text()
+    for directive in ("--partition=RM-shared", "--time=00:07:00", "--nice=5"):
+        assert f"#SBATCH {directive}\n" in script
+    goes_on(place)
 
 
 def test_an_account_that_is_not_ours(tmp_path, sshd_accounting, slurm_accounting):

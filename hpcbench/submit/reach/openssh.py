@@ -28,8 +28,9 @@ SOCKET = 107 - 17  # bytes of a socket's path, less what ssh appends while it ma
 
 # What a person's ssh_config may say of their own logins, and would disturb a command.
 _PLAIN = ("-T", "-oLogLevel=ERROR", "-oRemoteCommand=none", "-oClearAllForwardings=yes", "-oForwardX11=no")
-# Nothing here can log in: with no shared connection, ssh has a way to the site that ends at once.
-_SHARED = ("-oControlMaster=no", "-oProxyCommand=false", "-oBatchMode=yes")
+# Nothing here can log in: with no shared connection, ssh has a way to the site that ends at once, with a word of ours.
+_NO_WAY = "hpcbench-not-logged-in"
+_SHARED = ("-oControlMaster=no", f"-oProxyCommand=sh -c 'echo {_NO_WAY} >&2; exit 1'", "-oBatchMode=yes")
 
 # ssh ends with 255 when the connection breaks. A script that ends with 255 says that it was it, so that the two are
 # told apart; the subshell keeps functions such as `module`, which a second bash would not have.
@@ -73,9 +74,9 @@ class OpenSSH(Transport):
     def _failed(self, errors: str) -> SiteError:
         """Say what ssh's own status 255 means."""
         if not is_open(self._reach):
-            began = "kex_exchange_identification" not in errors  # ssh's word where it had no shared connection
-            again = f"the connection to {self.where} broke: hpcbench login {self.where}"
-            return SiteError(again, needs_login=True) if began else self._absent()
+            if _NO_WAY in errors:
+                return self._absent()
+            return SiteError(f"the connection to {self.where} broke: hpcbench login {self.where}", needs_login=True)
         if "Session open refused" in errors:
             return SiteError(f"{self.where} runs no more commands at once over one connection; wait for some to end")
         if self._reach.then and (why := _reason(errors)):

@@ -258,12 +258,12 @@ hb_clean() { # FOLDER ID: delete the run there
   cd .. && rm -rf -- "$folder" 2>"$hb_tmp/err" || hb_stop "$(hb_errors)"
   hb_line done
 }
-hb_check() { # FOLDER PYTHON ACCOUNT TOOL... -- [WORD...]: what is there and what is missing; leaves nothing behind
-  local folder python=$2 account=$3 tool missing=() made
+hb_check() { # FOLDER PYTHON ACCOUNT SCRIPT TOOL... -- [WORD...]: what is there and what is missing; leaves nothing behind
+  local folder python=$2 account=$3 script=$4 tool missing=() made
   hb_line host "$(uname -n)" "$(uname -sr)"
   hb_expand "$1"
   folder=$REPLY
-  shift 3
+  shift 4
   while (($#)) && [[ $1 != -- ]]; do
     command -v "$1" >/dev/null || missing+=("$1")
     shift
@@ -274,6 +274,7 @@ hb_check() { # FOLDER PYTHON ACCOUNT TOOL... -- [WORD...]: what is there and wha
   hb_text tools 0 "$(command -v csctl cszoo >/dev/null && echo csctl)"
   hb_ask facts hb_facts "$@"
   hb_ask account hb_accounts "$account"
+  hb_ask try hb_try "$script"
   made=$folder # the nearest folder that is there
   while [[ ! -d $made && $made == */* ]]; do made=${made%/*}; done
   if ! tool=$(mktemp -- "${made:-/}/.hpcbench.XXXXXX" 2>"$hb_tmp/err"); then
@@ -281,6 +282,9 @@ hb_check() { # FOLDER PYTHON ACCOUNT TOOL... -- [WORD...]: what is there and wha
   fi
   rm -f -- "$tool"
   hb_line folder "$folder" "$(df -Pk -- "${made:-/}" 2>/dev/null | awk 'NR == 2 { print $4 }')"
+}
+hb_try() { # SCRIPT: whether the scheduler would take a job like that, where it tells
+  :
 }
 hb_accounts() { # the accounts a job may name, where the scheduler tells
   :

@@ -63,6 +63,9 @@ hb_query() { # JOB...: one query for all; those that it no longer knows from the
 hb_cancel() { # JOB...
   printf '%s\n' "$@" | xargs -r scancel
 }
+hb_try() { # SCRIPT: whether sbatch would take a job like that; none is made
+  sbatch --test-only <<<"$1"
+}
 hb_accounts() {
   sacctmgr -n -P show assoc user="$(id -un)" format=account 2>/dev/null | sort -u
 }
