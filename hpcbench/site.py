@@ -122,6 +122,13 @@ class Token(config.Model):
 Endpoint.model_rebuild()
 
 
+# what counts of `job` where no scheduler reads directives
+_HEEDED = {
+    "process": {"time", "cores"}, "cerebras": {"time"}, "notebook": {"time", "gpu_type"},
+    "modal": {"time", "gpu_type", "gpus"},
+}  # fmt: skip
+
+
 class Site(config.FileModel):
     """Where jobs run. `name` is the file's name without its ending."""
 
@@ -214,8 +221,13 @@ def load_all() -> dict[str, Site | ConfigError]:
 def with_job(site: Site, settings: Mapping[str, str]) -> Site:
     """Return the site with keys of `job` said anew, each as text; `directives` adds one. Raises `UsageError`."""
     given: dict[str, Any] = dict(settings)
+    if not given:
+        return site
     if unknown := sorted(set(given) - set(Job.model_fields)):
         raise UsageError(f"--job: there is no {unknown[0]!r}{nearest(unknown[0], Job.model_fields)}")
+    heeded = _HEEDED.get(site.scheduler, given)
+    if idle := sorted(set(given) - set(heeded)):
+        raise UsageError(f"--job {idle[0]}: nothing at site {site.name} would heed it")
     if "directives" in given:
         given["directives"] = [*site.job.directives, given["directives"]]
     try:
@@ -223,9 +235,13 @@ def with_job(site: Site, settings: Mapping[str, str]) -> Site:
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"--job {first['loc'][0]}: {first['msg']}") from None
-    changed = site.model_copy(update={"job": job})
+    limits = site.limits.model_copy(update={"gpus": None}) if {"queue", "partition"} & set(given) else site.limits
+    changed = site.model_copy(update={"job": job, "limits": limits})
     changed._origin = site.origin
-    _check(changed)
+    try:
+        _check(changed)
+    except ConfigError as error:
+        raise UsageError(f"--job: {str(error).removeprefix(f'{error.file}:{error.line}: ')}") from None
     return changed
 
 

@@ -143,6 +143,9 @@ def there(folder: Path, case: str, description: Mapping[str, Any], events: Seque
         record = None  # of an attempt before: the scheduler has run it once more
     if record is not None:
         told = _told_to_stop(record) and "cancelled" not in happened and job_id is not None
+        if told and record.get("reason") is None:  # nobody but a scheduler tells only the program
+            told = job_id != case and _how(folder, description, record, cancelled=False)[0] == "failed"
+            told = told and (state is None or state not in ("failed", "lost", "completed"))
         if told and (over is None or over != number(record, "ended")):
             return _stopped_by_scheduler(case, state, reason, record, job_id)
         # a submission may have been cut off before its id came, and the job ran to its end all the same

@@ -138,8 +138,9 @@ def journal(cwd: Path, run: str = "r") -> bytes:
 
 
 def line(done: subprocess.CompletedProcess[str]) -> str:
-    """Return the one line of stderr; more than one, or a traceback, is a mistake."""
-    (only,) = done.stderr.splitlines()
+    """Return the one line of stderr beside the name of the run and what is next; a traceback is a mistake."""
+    told = [each for each in done.stderr.splitlines() if not each.startswith("r: ")]
+    (only,) = [each for each in told if not (len(told) > 1 and "; once that is mended: hpcbench resume r" in each)]
     assert only.startswith("hpcbench: ")
     return only.removeprefix("hpcbench: ")
 

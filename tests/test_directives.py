@@ -53,6 +53,25 @@ def test_a_number_of_gpus_that_the_queue_does_not_give_is_found_before_anything_
         render(cases, "run")
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("psc", {"time": "99:00:00"}, "^--job: job.time: 99:00:00 is over the site's limit"),
+        ("local", {"partition": "RM"}, "^--job partition: nothing at site local would heed it"),
+        ("psc", {"memory": "much"}, "^--job memory: "),
+    ],
+)
+def test_what_is_said_anew_is_checked_as_the_site_file_is(name, settings, message):
+    with pytest.raises(UsageError, match=message):
+        site.with_job(site.load(name), settings)
+
+
+def test_another_queue_has_other_numbers_of_gpus():
+    asking = site.with_job(site.load("sophia"), {"queue": "by-node", "select": "nodes", "nodes": "2", "gpus": "16"})
+    loaded = benchmark.load("gpt2")
+    render(plan(loaded, [asking], Sweep.make(loaded.parameters, {})), "run")
+
+
 def test_what_a_benchmark_says_its_cases_need_is_not_said_anew():
     with pytest.raises(UsageError, match="--job cores: benchmark gpt2 says itself"):
         submit("local", "gpt2", job={"cores": "2"})

@@ -62,7 +62,6 @@ def test_a_case_without_an_exit_record(tmp_path, events, expected):
         (SENT, ("running", "was told to stop; its scheduler has not said why yet")),
         ([*SENT, observed("node_failure", "Slurm: NODE_FAIL")], ("node_failure", "Slurm: NODE_FAIL")),
         ([*SENT, observed("timeout", "Slurm: TIMEOUT")], ("timeout", "Slurm: TIMEOUT")),
-        ([*SENT, observed("failed", "Slurm: FAILED")], ("failed", "was told to stop from outside (Slurm: FAILED)")),
         ([*SENT, CANCELLED, observed("cancelled")], ("cancelled", "ended on request")),
     ],
 )
@@ -71,6 +70,18 @@ def test_a_job_that_was_told_to_stop_is_what_its_scheduler_says(tmp_path, events
     # the program may get the signal, and end, before the job script does
     record = {"status": None, "started": 1.0, "ended": 2.0, **told}
     assert derived(tmp_path, events, record) == expected
+
+
+def test_a_signal_that_the_scheduler_knows_nothing_of_is_a_failure_of_the_programs_own(tmp_path):
+    record = {"status": None, "signal": "TERM", "reason": None, "started": 1.0, "ended": 2.0}
+    events = [*SENT, observed("failed", "Slurm: FAILED")]
+    assert derived(tmp_path, events, record) == ("failed", "killed by signal TERM")
+    fed = [{**event, "kind": "fed", **({"job": "g0001"} if "job" in event else {})} for event in SENT]
+    found = state.there(tmp_path / "001", "001", {}, fed)
+    assert (found.state, found.reason) == ("failed", "killed by signal TERM")
+    (tmp_path / "001" / "stderr.log").write_text("RuntimeError: CUDA out of memory. Tried to allocate 2 GiB\n")
+    found = state.there(tmp_path / "001", "001", {}, events)
+    assert found.state == "out_of_memory"
 
 
 def test_a_refused_job_is_a_failure_that_never_started(tmp_path):

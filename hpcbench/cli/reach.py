@@ -1,4 +1,4 @@
-"""The commands about one site: check and login."""
+"""The commands about one site: check, smoke and login."""
 
 from __future__ import annotations
 
@@ -37,6 +37,38 @@ def check(site: str, as_json: bool) -> None:
         })  # fmt: skip
     if worst == "bad":
         sys.exit(SiteError.exit_code)
+
+
+@click.command(short_help="Send one tiny chat request to a site's endpoint.")
+@click.argument("site")
+@json_option
+def smoke(site: str, as_json: bool) -> None:
+    """Ask the model of SITE for one word; where that fails, say what is wrong and how to mend it."""
+    from hpcbench.inference.smoke import SmokeError
+    from hpcbench.inference.smoke import smoke as ask
+    from hpcbench.metrics import quantity
+
+    try:
+        reply = ask(site)
+    except SmokeError as error:
+        if as_json:
+            emit("smoke", {"site": site, "problem": error.problem, "said": error.said, "mend": error.mend or None})
+        raise
+    counts = {"input_tokens": reply.input_tokens, "output_tokens": reply.output_tokens}
+    if as_json:
+        told = {"asked": reply.asked, "model": reply.model, "reply": reply.text, "latency": reply.latency, **counts}
+        emit("smoke", {"site": site, "problem": None, **told})
+        return
+    renamed = "" if reply.model == reply.asked else f", which {reply.asked} is called there"
+    tokens = ", ".join(f"{'unknown' if n is None else n} {name.removesuffix('_tokens')}" for name, n in counts.items())
+    for label, text in (
+        ("site", site),
+        ("model", reply.model + renamed),
+        ("reply", reply.text),
+        ("latency", quantity(reply.latency, "s")),
+        ("tokens", tokens),
+    ):
+        click.echo(f"{label:<7}  {text}")
 
 
 @click.command(short_help="Open the connection to a site that asks for a passcode.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from hpcbench.cli.shared import PARTIAL, emit, json_option, logs_option
-from hpcbench.errors import RejectedError, SiteError, UsageError
+from hpcbench.errors import HpcbenchError, RejectedError, SiteError, UsageError
 from hpcbench.metrics import plural, quantity
 
 if TYPE_CHECKING:
@@ -166,8 +166,10 @@ def submit(
     click.echo(f"{run.name}: {plural(len(run.cases), 'case')} in {run.folder}/", err=True)
     try:
         control.start(run)
-    except (SiteError, RejectedError) as error:
-        error.next_step = f"{_unsent(run)}, once that is mended: hpcbench resume {run.name}"
+    except HpcbenchError as error:
+        error.next_step = f"{_unsent(run)}; once that is mended: hpcbench resume {run.name}"
+        if steps := control.next_steps(run):
+            error.next_step += f"\n{steps}"
         if isinstance(error, RejectedError):
             error.next_step += "; what the site file says under `job` counts only for a new submit"
         raise
@@ -192,10 +194,16 @@ def submit(
 
 
 def _unsent(run: Run) -> str:
+    """Say what is known of a run that could not be started everywhere."""
     from hpcbench.state import refused
 
-    count = sum(each.state in ("planned", "submitting") or refused(each) for each in run.states())
-    return f"{plural(count, 'case')} of {len(run.cases)} not sent"
+    states = [each for each in run.states() if run.case(each.case).get("site") in run.places]
+    unsure = sum(each.state == "submitting" for each in states)
+    waiting = sum((each.state == "planned" and not each.reason) or refused(each) for each in states)
+    said = [f"{plural(waiting, 'case')} of {len(run.cases)} not sent"] if waiting or not unsure else []
+    if unsure:
+        said.append(f"of {plural(unsure, 'case')} it is not known: their jobs are looked for before any is sent")
+    return ", ".join(said)
 
 
 def _pairs(option: str, given: Sequence[str]) -> dict[str, str]:
@@ -221,7 +229,9 @@ def _show_scripts(run: Run) -> None:
         if number:
             click.echo()
         click.echo((run.folder / cases[0] / "job.sh").read_text(), nl=False)
-        if len(cases) > 1 and run.places.get(site, {}).get("scheduler") in ("slurm", "pbs"):
+        place = run.places.get(site, {})
+        arrays = place.get("scheduler") in ("slurm", "pbs") and place.get("limits", {}).get("array") not in (0, 1)
+        if len(cases) > 1 and arrays:
             click.echo(f"{site}: cases that ask for the same go as an array, whose tasks run these scripts", err=True)
 
 
@@ -284,6 +294,7 @@ def cancel(run: str | None, cases: tuple[str, ...], logs: Path, as_json: bool) -
     from hpcbench.run import Run
     from hpcbench.state import FINAL
     from hpcbench.submit.control import cancel as cancel_run
+    from hpcbench.submit.control import how_to_stop
 
     found = Run.find(run, logs)
     states = cancel_run(found, cases)
@@ -291,6 +302,8 @@ def cancel(run: str | None, cases: tuple[str, ...], logs: Path, as_json: bool) -
         emit("cancel", _status(found, states))
     else:
         progress.show(found, states)
+    if by_hand := how_to_stop(found):
+        click.echo(by_hand, err=True)
     if left := [state for state in states if state.state not in FINAL]:
         click.echo(f"{plural(len(left), 'case')} could not be cancelled", err=True)
         sys.exit(PARTIAL)

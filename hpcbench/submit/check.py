@@ -10,7 +10,7 @@ from typing import Literal
 
 from hpcbench import directives, endpoint, render
 from hpcbench import site as sites
-from hpcbench.errors import SiteError
+from hpcbench.errors import HpcbenchError, SiteError
 from hpcbench.metrics import quantity, shown
 from hpcbench.site import Endpoint, Site, seconds
 from hpcbench.submit.fetch import Answers
@@ -60,10 +60,15 @@ def _remote(site: Site) -> Iterator[Line]:
     answers = Answers(where)
     needed = (*_NEEDED, *(_FEEDER if site.scheduler in ("process", "cerebras") else ()))
     wanted = kind.facts_wanted(site.place())
+    job = ""
+    try:
+        job = _job(site) if site.scheduler == "slurm" else ""
+    except HpcbenchError as error:
+        yield Line("job", "bad", str(error))
     try:
         with connect(site.reach, site.name) as way:
             answers.where = way.where
-            way.call(script, "hb_check", site.folder or ".", site.interpreter, site.job.account or "", _job(site),
+            way.call(script, "hb_check", site.folder or ".", site.interpreter, site.job.account or "", job,
                      *needed, "--", *wanted, sink=answers.feed)  # fmt: skip
     except SiteError as error:
         yield Line("login" if error.needs_login else "reach", "bad", str(error))
@@ -146,11 +151,14 @@ def _scheduler(site: Site, answers: Answers) -> Iterator[Line]:
         name = site.job.partition or site.job.queue
         if "MaxTime" not in facts and "queue" not in facts:
             yield Line("partition", "bad", f"there is no {name}", "change `job.partition` or `job.queue`")
-    status, text = answers.texts.get("try-errors", (0, ""))
-    if text and status == 0:
+    verdict = answers.texts.get("try", (0, ""))[1].strip()
+    why = shown(" ".join(answers.texts.get("try-errors", (0, ""))[1].split()), 300)
+    if verdict == "ok":
         yield Line("job", "ok", "a job of this site would be accepted")
-    elif text:
-        yield Line("job", "bad", shown(" ".join(text.split()), 300), "change `job` in the site file")
+    elif verdict == "rejected":
+        yield Line("job", "bad", why, "change `job` in the site file")
+    elif verdict:
+        yield Line("job", "unknown", why)
     others = [f"{name} {value}" for name, value in facts.items() if name not in _TOLD]
     if others:
         yield Line("limits", "ok", ", ".join(others))

@@ -41,7 +41,7 @@ def drive(run: Run, say: Callable[[str], object]) -> bool:
     from hpcbench.submit import by_hand
 
     driven = True
-    for site in [site for site, place in run.places.items() if not _is_remote(place)]:
+    for site in _by_hand(run):
         archive = by_hand.drive(run, site, say)
         if archive is None:
             driven = False
@@ -59,7 +59,7 @@ def resume(run: Run, *, failed: bool = False) -> int:
     problems = refresh(run, send=False)
     if failed:
         _again(run)
-    by_hand = {site for site, place in run.places.items() if not _is_remote(place)}
+    by_hand = set(_by_hand(run))
     here = set(_here(run))
     started = [
         each.case
@@ -93,6 +93,12 @@ def _again(run: Run) -> None:
             journal.append("again", site=remote.site, cases=cases)
 
     _each_site(run, there)
+    for site in _by_hand(run):
+        cases = [each for each in run.cases if run.case(each).get("site") == site and states[each].state in FAILED]
+        if cases:
+            with run.take(60.0, site) as journal:
+                _set_aside(run, cases)
+                journal.append("again", site=site, cases=cases)
 
 
 def _set_aside(run: Run, cases: Sequence[str]) -> None:
@@ -159,10 +165,18 @@ def fetch_zip(run: Run, archive: Path, *, limit: int = fetching.MAX_FILE) -> Fet
 
 
 def next_steps(run: Run) -> str:
-    """Say what a person does next where a run is carried to its site by hand; nothing where it is not."""
+    """Say what a person does next where a run is carried to its site by hand; nothing where nothing of it is left."""
     from hpcbench.submit import by_hand
 
-    return "\n".join(by_hand.next_steps(run, site) for site, place in run.places.items() if not _is_remote(place))
+    left = {run.case(each.case).get("site") for each in run.states() if each.state not in FINAL}
+    return "\n".join(by_hand.next_steps(run, site) for site in _by_hand(run) if site in left)
+
+
+def how_to_stop(run: Run) -> str:
+    """Say what ends a run that a person has started at its site; nothing where there is no such site."""
+    from hpcbench.submit import by_hand
+
+    return "\n".join(by_hand.how_to_stop(run, site) for site in _by_hand(run))
 
 
 def clean(run: Run) -> None:
@@ -202,7 +216,7 @@ def cancel(run: Run, cases: Sequence[str] = (), patience: float = 40.0) -> list[
             remote.refresh(journal)
 
     _each_site(run, there)
-    for site in [site for site, place in run.places.items() if not _is_remote(place)]:
+    for site in _by_hand(run):
         with run.take(60.0, site) as journal:  # what a person has started there they stop there
             cases = [case for case in run.cases if case in wanted and run.case(case).get("site") == site]
             left = [each.case for each in run.states(cases) if each.state not in FINAL]
@@ -278,6 +292,11 @@ def _sites(run: Run, *, every: bool = False) -> list[str]:
     """Return the sites of a run that can be asked and, unless `every`, have something left to tell."""
     left = {run.case(each.case).get("site") for each in run.states() if every or each.state not in FINAL}
     return [site for site, place in run.places.items() if _is_remote(place) and site in left]
+
+
+def _by_hand(run: Run) -> list[str]:
+    """Return the sites of a run that a person carries it to."""
+    return [site for site, place in run.places.items() if not _is_remote(place)]
 
 
 def _is_remote(place: Mapping[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import secrets
 import subprocess
 import time
@@ -178,7 +179,7 @@ class Server:
         self._daemon = daemon.start(self.log, executable, "-D", "-e", "-f", configuration)
         self._daemon.wait_until(lambda: daemon.listens(self.port))
         # of that question too; tests count who came after it
-        self._daemon.wait_until(lambda: "Connection closed by" in self.log.read_text())
+        self._daemon.wait_until(lambda: re.search("Connection (closed|reset) by", self.log.read_text()) is not None)
 
     def _use_pam(self, executable: str, passcode: bool, password: bool) -> Path:
         """Give sshd a PAM service of its own: it is named after the program, so the program gets another name."""

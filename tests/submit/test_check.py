@@ -136,10 +136,13 @@ def test_what_is_wrong_with_a_cluster_is_told_with_its_mend(place, sshd, slurm):
     assert found["time"] == (
         "bad", "jobs may ask for 2-00:00:00, the site file asks for 72:00:00", "change `job.time`",
     )  # fmt: skip
+    jobs = slurm.jobs()
     found = checked(place, cluster(sshd, place, "job: {partition: GPU, gpus: 999}"), expected=3)
     assert found["job"][0::2] == ("bad", "change `job` in the site file")
     assert "Requested node configuration is not available" in found["job"][1]
-    assert not slurm.jobs()
+    assert slurm.jobs() == jobs
+    text = cluster(sshd, place, "job: {select: gpus}").replace("scheduler: slurm", "scheduler: pbs")
+    assert checked(place, text, expected=3)["reach"][0] == "ok"  # benchmarks may say how many GPUs
     found = checked(place, cluster(sshd, place, "job: {partition: NONE}"), expected=3)
     assert found["partition"] == ("bad", "there is no NONE", "change `job.partition` or `job.queue`")
     text = cluster(sshd, place).replace(f"{place}/far/away", "/proc/nothing/here")

@@ -409,7 +409,20 @@ def test_a_job_that_is_suspended_goes_on_afterwards(place):
     for number in (signal.SIGTSTP, signal.SIGSTOP, signal.SIGCONT):  # as Slurm does it
         os.killpg(os.getpgid(program), number)
         time.sleep(0.3)
-        assert list(states(place, "r").values()) == ["running"]
+        assert not (place / "logs" / "r" / "001" / "exit.json").exists()
+    hpcbench("wait", "r", cwd=place, check=0)
+    assert list(states(place, "r").values()) == ["completed"]
+
+
+def test_time_in_which_a_job_is_suspended_counts_for_no_limit(place):
+    submit = ("submit", "--site", "local", "--benchmark", "toy", "--name", "r", "--seconds", "4")
+    hpcbench(*submit, "--job", "time=00:00:12", cwd=place, check=0)
+    until(lambda: len(ran(place, "r")) == 1)
+    case = processes_under(place / "logs" / "r" / "001")
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for pid in case:
+            os.kill(pid, number)
+        time.sleep(14 if number == signal.SIGSTOP else 0)
     hpcbench("wait", "r", cwd=place, check=0)
     assert list(states(place, "r").values()) == ["completed"]
 

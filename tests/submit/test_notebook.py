@@ -363,5 +363,8 @@ def test_a_run_that_is_carried_by_hand_is_left_open_and_can_be_cancelled(tmp_pat
     done = toy.hpcbench(*submit, cwd=tmp_path, check=4, PATH="/usr/bin:/bin")
     assert "hpcbench fetch r --from r-results.zip" in done.stderr
     assert list(toy.states(tmp_path, "r").values()) == ["planned"]
-    toy.hpcbench("cancel", "r", cwd=tmp_path, check=0)
+    done = toy.hpcbench("cancel", "r", cwd=tmp_path, check=0)
+    assert "what runs in the notebook goes on until it is stopped there: colab stop -s r" in done.stderr
     assert list(toy.states(tmp_path, "r").values()) == ["cancelled"]
+    toy.hpcbench("resume", "r", "--failed", cwd=tmp_path, check=0)
+    assert list(toy.states(tmp_path, "r").values()) == ["planned"]

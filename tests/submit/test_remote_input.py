@@ -27,6 +27,7 @@ def refused(place: Path, *arguments: str, check: int, **environment: str) -> str
     assert said.startswith("hpcbench: ")
     if (place / "logs" / "r").exists():  # the run that is left is named, and how to go on with it
         (after,) = after
+        assert after.startswith((f"{len(states(place, 'r', '--offline'))} case", "of 3 cases it is not known"))
         assert "hpcbench resume r" in after
     else:
         assert after == []

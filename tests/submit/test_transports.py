@@ -5,6 +5,7 @@ import json
 import os
 import re
 import select
+import shutil
 import socket
 import subprocess
 import sys
@@ -777,8 +778,13 @@ def test_what_a_login_asks_for_decides_the_way(outer):
     assert isinstance(connect(reach(outer, then=["inner"]), "toy"), openssh.OpenSSH)
 
 
-def test_no_option_of_a_command_can_log_in(outer, monkeypatch):
+@pytest.mark.parametrize("own", ["", "ControlPersist 5m\n"])
+def test_no_option_of_a_command_can_log_in(outer, monkeypatch, tmp_path, own):
     """The words that ssh gets, with a shared connection that is said to be there and is not."""
+    (tmp_path / "config").write_text(own)  # ssh looks for a person's own where the account says, whatever HOME is
+    (tmp_path / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {tmp_path}/config "$@"\n')
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     replies = iter([True, False])
     monkeypatch.setattr(openssh, "is_open", lambda reach: next(replies))
     contacted = contacts(outer)

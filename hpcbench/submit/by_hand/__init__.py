@@ -38,6 +38,13 @@ def next_steps(run: Run, site: str) -> str:
     return modal.next_steps(run.name, run.folder / modal.APP_FILE)
 
 
+def how_to_stop(run: Run, site: str) -> str:
+    """Say how what was started there is ended."""
+    if run.places[site]["scheduler"] == "notebook":
+        return f"what runs in the notebook goes on until it is stopped there: colab stop -s {run.name}"
+    return "what runs on Modal goes on until it is stopped there: modal app list, modal app stop"
+
+
 def drive(run: Run, site: str, say: Callable[[str], object]) -> Path | None:
     """Run the cases through the vendor's tool and return the zip of results; None where the tool is not installed."""
     place = run.places[site]

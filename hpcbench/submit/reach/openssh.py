@@ -28,9 +28,13 @@ SOCKET = 107 - 17  # bytes of a socket's path, less what ssh appends while it ma
 
 # What a person's ssh_config may say of their own logins, and would disturb a command.
 _PLAIN = ("-T", "-oLogLevel=ERROR", "-oRemoteCommand=none", "-oClearAllForwardings=yes", "-oForwardX11=no")
-# Nothing here can log in: with no shared connection, ssh has a way to the site that ends at once, with a word of ours.
+# Nothing here can log in: with no shared connection, ssh has a way to the site that ends at once, with a word of ours
+# (which a ControlPersist of the person's own would hide).
 _NO_WAY = "hpcbench-not-logged-in"
-_SHARED = ("-oControlMaster=no", f"-oProxyCommand=sh -c 'echo {_NO_WAY} >&2; exit 1'", "-oBatchMode=yes")
+_SHARED = (
+    "-oControlMaster=no", "-oControlPersist=no", "-oBatchMode=yes",
+    f"-oProxyCommand=sh -c 'echo {_NO_WAY} >&2; exit 1'",
+)  # fmt: skip
 
 # ssh ends with 255 when the connection breaks. A script that ends with 255 says that it was it, so that the two are
 # told apart; the subshell keeps functions such as `module`, which a second bash would not have.

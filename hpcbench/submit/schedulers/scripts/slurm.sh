@@ -64,7 +64,10 @@ hb_cancel() { # JOB...
   printf '%s\n' "$@" | xargs -r scancel
 }
 hb_try() { # SCRIPT: whether sbatch would take a job like that; none is made
-  sbatch --test-only <<<"$1"
+  local words
+  [[ -n $1 ]] || return 0
+  if words=$(sbatch --test-only <<<"$1" 2>&1); then echo ok; else hb_refusal "$?" "$words"; fi
+  printf '%s\n' "$words" >&2
 }
 hb_accounts() {
   sacctmgr -n -P show assoc user="$(id -un)" format=account 2>/dev/null | sort -u
