@@ -52,5 +52,5 @@ $(VENV)/demo.installed: setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/test.installed: setup.cfg pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) --editable '.[torch,notebook,dask,tensorboard,dev]'
+	$(PIP) --editable '.[torch,inference,serve,notebook,dask,tensorboard,dev]'
 	@touch $@

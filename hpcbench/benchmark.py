@@ -29,7 +29,8 @@ _TEMPLATE_WORDS = frozenset({"and", "else", "false", "if", "in", "is", "loop", "
 class Parameter(config.Model):
     """One parameter of a benchmark: its type, default, unit and limits."""
 
-    type: Literal["int", "float", "str", "bool", "path"]
+    # words: text with commas of its own, never a list
+    type: Literal["int", "float", "str", "words", "bool", "path"]
     default: Value
     unit: str = ""
     help: str
@@ -67,14 +68,16 @@ class Parameter(config.Model):
             if word not in _WORDS:
                 raise ValueError(f"{value!r} is neither true nor false")
             return _WORDS[word]
-        if self.type in ("str", "path") and not isinstance(value, str | os.PathLike):  # YAML's no, 0755, 1:30, 1.10
+        if self.type in ("str", "words", "path") and not isinstance(
+            value, str | os.PathLike
+        ):  # YAML's no, 0755, 1:30, 1.10
             raise ValueError(f"{value!r} is not text; quote it")
         if self.type == "path":  # a job runs in its own folder, whoever asked for it in theirs
             try:
                 return str(Path(str(value)).expanduser().absolute()) if value else ""
             except RuntimeError:
                 raise ValueError(f"{value!r}: there is no such user") from None
-        if self.type == "str":
+        if self.type in ("str", "words"):
             return str(value)
         if isinstance(value, bool):
             raise ValueError(f"{value!r} is not a number")  # noqa: TRY004 - a wrong value, whatever its type
@@ -169,8 +172,21 @@ def load_file(file: Path) -> Benchmark:
     """Read and check one benchmark file; raises `ConfigError`."""
     # `command` and `files` go through the template engine, whose braces are not ours to expand
     benchmark = config.load(file, Benchmark, verbatim=frozenset({"command"}))
+    if benchmark.needs == "endpoint":
+        shared = config.load(Path(str(resources.files("hpcbench.templates"))) / "endpoint/parameters.yaml", _Shared)
+        whole = benchmark.model_copy(update={"parameters": {**benchmark.parameters, **{
+            name: parameter for name, parameter in shared.parameters.items() if name not in benchmark.parameters
+        }}})  # fmt: skip
+        whole._origin = benchmark.origin
+        benchmark = whole
     _check(benchmark)
     return benchmark
+
+
+class _Shared(config.FileModel):
+    """Parameters that all benchmarks of a kind have."""
+
+    parameters: dict[str, Parameter]
 
 
 def load_all() -> dict[str, Benchmark | ConfigError]:

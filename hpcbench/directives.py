@@ -56,7 +56,8 @@ def resources_of(benchmark: Benchmark, case: Case, site: Site) -> Resources:
     job = site.job
     wanted = Resources(
         nodes=count("nodes", 1) or job.nodes or 1,
-        cores=count("cores", 1) or job.cores,
+        # whoever sends the load must not be what is slow
+        cores=count("cores", 1) or job.cores or (len(site.available_cores) if benchmark.needs == "endpoint" else None),
         gpus=job.gpus if (gpus := count("gpus", 0)) is None else gpus,
         memory=words("memory", MEMORY, "8G") or job.memory,
         time=words("time", TIME, "01:00:00") or job.time,

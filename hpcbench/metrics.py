@@ -45,25 +45,41 @@ COLUMNS: dict[str, Column] = {
     "requests_per_second": Column("requests per second", "requests/s", "higher"),
     "output_tokens_per_second": Column("output tokens per second", "tokens/s", "higher"),
     "total_tokens_per_second": Column("tokens per second, input and output", "tokens/s", "higher"),
-    "ttft_mean": Column("time to first token, mean", "s", "lower"),
-    "ttft_median": Column("time to first token, median", "s", "lower"),
-    "ttft_p99": Column("time to first token, 99th percentile", "s", "lower"),
-    "tpot_mean": Column("time per output token, mean", "s", "lower"),
-    "tpot_median": Column("time per output token, median", "s", "lower"),
-    "tpot_p99": Column("time per output token, 99th percentile", "s", "lower"),
-    "latency_mean": Column("latency, mean", "s", "lower"),
-    "latency_median": Column("latency, median", "s", "lower"),
-    "latency_p99": Column("latency, 99th percentile", "s", "lower"),
-    "server_ttft_mean": Column("time to first token as the server says, mean", "s", "lower"),
-    "server_ttft_median": Column("time to first token as the server says, median", "s", "lower"),
-    "server_latency_mean": Column("latency as the server says, mean", "s", "lower"),
-    "server_latency_median": Column("latency as the server says, median", "s", "lower"),
+    "steady_tokens_per_second": Column("output tokens per second, steady", "tokens/s", "higher"),
+    "goodput": Column("requests per second that keep the limits", "requests/s", "higher"),
+    "good_share": Column("share of requests that keep the limits", "", "higher"),
+    "success_rate": Column("share of requests that succeeded", "", "higher"),
+    "cold_start": Column("time until the model was loaded", "s", "lower"),
+    "exact_match": Column("exact match", "", "higher"),
+    "f1": Column("F1", "", "higher"),
+    "contains": Column("share of answers that hold the right one", "", "higher"),
     "accuracy": Column("accuracy", "", "higher"),
     "wall_time": Column("wall time", "s", "lower"),
     "user_time": Column("CPU time, user", "s"),
     "system_time": Column("CPU time, system", "s"),
     "max_memory": Column("peak memory", "B", "lower"),
     "max_device_memory": Column("peak device memory", "B", "lower"),
+}
+
+# Times of requests, each as a mean and as other points of its distribution.
+_TIMES = {
+    "ttft": "time to first token",
+    "ttfo": "time to first token that is not reasoning",
+    "tpot": "time per output token",
+    "latency": "latency",
+    "latency_from_schedule": "latency from schedule",
+    "chunk_gap": "time between chunks",
+    "server_ttft": "time to first token as the server says",
+    "server_latency": "latency as the server says",
+}
+_POINTS = {
+    "mean": "mean", "median": "median", "p90": "90th percentile", "p95": "95th percentile", "p99": "99th percentile",
+    "min": "least", "max": "most",
+}  # fmt: skip
+COLUMNS |= {
+    f"{name}_{point}": Column(f"{label}, {words}", "s", "lower")
+    for name, label in _TIMES.items()
+    for point, words in _POINTS.items()
 }
 
 # Columns that a table always has, in this order; a format may add others.
@@ -80,7 +96,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "epochs": ("epoch", "rank", "duration", "tokens_per_second", "validation_loss", "bleu"),
     "requests": (
         "scheduled", "started", "first_token", "last_token", "finished", "ttft", "tpot", "latency",
-        "input_tokens", "output_tokens", "status", "error", "retries",
+        "input_tokens", "output_tokens", "status", "error", "retries", "phase",
     ),
     "evals": ("task", "subject", "metric", "value", "count", "correct", "step"),
     "counters": ("name", "value", "unit", "format"),
@@ -95,7 +111,8 @@ TABLES: dict[str, tuple[str, ...]] = {
 TEXT = frozenset({
     "path", "format", "sha256", "run", "case", "site", "benchmark", "parameters_from", "copy_of", "state", "reason",
     "task", "subject", "metric", "name", "unit", "kind", "message", "status", "error", "source",
-    "device", "job", "queue",
+    "device", "job", "queue", "phase", "prompt", "question", "finish_reason", "model", "text", "reasoning",
+    "tokens_counted_by",
 })  # fmt: skip
 
 # Names that a parameter cannot have, because a table has a column of that name.

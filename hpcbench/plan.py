@@ -36,8 +36,8 @@ class Axis:
         """
         option = f"--{name.replace('_', '-')}"
         try:
-            items = _split(text)
-            if parameter.type not in ("str", "path") and not text.strip():
+            items = [text] if parameter.type == "words" else _split(text)
+            if parameter.type not in ("str", "words", "path") and not text.strip():
                 raise ValueError("the list of values is empty")  # noqa: TRY301
             values: list[Value] = []
             for item in items:

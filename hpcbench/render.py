@@ -95,6 +95,7 @@ def _case_files(plan: Plan, case: Case, site: Site, run: str, shared: Mapping[st
     }
     head = directives.head(job_template(directives.head_name(site)), token, asked, site)
     files[JOB_SCRIPT] = (head + render_file(job_template("case"), JOB_SCRIPT, script)).encode()
+    measured = site.endpoint if benchmark.needs == "endpoint" else None
     description = {
         "schema": "hpcbench/case/1",
         "run": run,
@@ -108,6 +109,7 @@ def _case_files(plan: Plan, case: Case, site: Site, run: str, shared: Mapping[st
         "repeat": case.repeat,
         "token": token,
         "resources": asdict(asked),
+        **({"endpoint": measured.model_dump(exclude_none=True)} if measured else {}),
         "bundle": bundle,
         "logs": benchmark.logs,
         "end": benchmark.end.model_dump() if benchmark.end else None,

@@ -199,7 +199,7 @@ def test_a_job_over_the_sites_time_limit_is_refused_before_anything(tmp_path):
 @pytest.mark.parametrize(("limit", "own_limit"), [("01:00:00", 3570), ("00:02:00", 108), ("00:00:10", 9)])
 def test_under_a_scheduler_a_job_script_ends_its_program_before_the_scheduler_would(tmp_path, limit, own_limit):
     own(tmp_path, f"scheduler: slurm\njob: {{time: '{limit}'}}\n")
-    assert f"sleep {own_limit} &&" in script("mine", "toy")
+    assert f"  hb_left={own_limit} hb_last=" in script("mine", "toy")
     assert directives.own_limit(limit, site.load("local")) == site.seconds(limit)
 
 

@@ -168,7 +168,7 @@ def _measure_requests(
 
     What a load generator says of its own requests comes first. Its spread is over requests.
     """
-    requests = metrics.requests[metrics.requests["error"] == ""]
+    requests = metrics.requests[(metrics.requests["error"] == "") & (metrics.requests["phase"] != "warm-up")]
     for source, own in requests.groupby("source", sort=False):
         key = case_of.get(str(source))
         if key is None or any(measured[key]):  # of several measurements nothing says which a request is of

@@ -90,7 +90,7 @@ def _fitting(site: Site, benchmark: Benchmark) -> Site:
     """Check that a site has what a benchmark needs; one that measures an endpoint runs here."""
     name = benchmark.name
     if benchmark.needs == "endpoint":
-        if site.endpoint is None:
+        if site.endpoint is None and not site.here:
             raise UsageError(f"benchmark {name} measures an endpoint, and site {site.name} has none")
         local = site.model_copy(update={"reach": "local", "scheduler": "process"})
         local._origin = site.origin

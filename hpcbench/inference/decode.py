@@ -1,0 +1,205 @@
+"""What an answer says: text, tokens and the times of its chunks, out of the bytes as they came.
+
+Done after the measurement or in another process, never while answers are being taken in.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hpcbench.inference.wire import Exchange
+
+_TEXT = 400  # characters of an error that are kept
+
+
+@dataclass
+class Answer:
+    """One answer, decoded. Times are nanoseconds of the monotonic clock, None where there was no such thing.
+
+    A chunk is what brought content, reasoning or a tool call: neither the role alone nor the usage is one. `failure`
+    is empty for an answer that is whole; what had arrived of a broken one is there all the same.
+    """
+
+    text: str = ""
+    reasoning: str = ""
+    chunks: list[int] = field(default_factory=list)  # when each chunk arrived
+    first_content: int | None = None  # the first chunk that is not reasoning
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    finish_reason: str = ""
+    model: str = ""
+    streamed: bool = False
+    failure: str = ""
+
+
+def decode(exchange: Exchange) -> Answer:
+    """Read an answer in any of the forms that servers send; nothing is raised."""
+    answer = Answer(failure=exchange.failure)
+    try:
+        pieces = list(_unpacked(exchange))
+    except zlib.error:
+        answer.failure = answer.failure or "body: it is said to be compressed, and is not"
+        return answer
+    if exchange.status and not 200 <= exchange.status < 300:
+        answer.failure = _refusal(exchange, b"".join(piece for _, piece in pieces))
+        return answer
+    kind = exchange.header(b"content-type").lower()
+    start = b"".join(piece for _, piece in pieces[:4]).lstrip()[:6]
+    if b"event-stream" in kind or start.startswith((b"data:", b"event:", b":")):
+        answer.streamed = True
+        for time, name, data in events(pieces):
+            _take_event(answer, time, name, data)
+    elif pieces:
+        _take_whole(answer, pieces[-1][0], b"".join(piece for _, piece in pieces), kind)
+    if not answer.failure and not answer.chunks:
+        answer.failure = "empty: the answer holds no text"
+    return answer
+
+
+def events(pieces: list[tuple[int, bytes]]) -> Iterator[tuple[int, str, bytes]]:
+    r"""Split a body into server-sent events: when the last byte of its data was there, its name, its data.
+
+    Lines end with ``\n``, ``\r\n`` or ``\r``, an event with an empty line or the end of the body
+    (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+    """
+    name, when = "", 0
+    data: list[bytes] = []
+    for time, line in _lines(pieces):
+        if not line:
+            if data:
+                yield when, name, b"\n".join(data)
+            name, data = "", []
+            continue
+        key, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if key == b"data":
+            data.append(value)
+            when = time
+        elif key == b"event":
+            name = value.decode("utf-8", "replace")
+    if data:
+        yield when, name, b"\n".join(data)
+
+
+def _lines(pieces: list[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """Return each line and when its end arrived."""
+    rest, after_return, last = b"", False, 0
+    for time, piece in pieces:
+        last = time
+        plain = piece[1:] if after_return and piece.startswith(b"\n") else piece
+        after_return = piece.endswith(b"\r")
+        first, *others = plain.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        rest += first
+        for other in others:
+            yield time, rest
+            rest = other
+    if rest:
+        yield last, rest
+
+
+def _unpacked(exchange: Exchange) -> Iterator[tuple[int, bytes]]:
+    """Return the pieces of the body and their times, without gzip, which was not asked for."""
+    packing = exchange.header(b"content-encoding").lower()
+    unpack = zlib.decompressobj(47) if packing in (b"gzip", b"deflate") else None  # 47: zlib's or gzip's header
+    size = 0
+    for time, piece in zip(exchange.arrivals, exchange.pieces, strict=True):
+        plain = unpack.decompress(piece, 1 << 26) if unpack else piece
+        size += len(plain)
+        if plain and size <= 1 << 26:
+            yield time, plain
+
+
+def _take_event(answer: Answer, time: int, name: str, data: bytes) -> None:
+    if data.strip() == b"[DONE]":
+        return
+    value = _object(data)
+    if value is None:
+        answer.failure = answer.failure or f"stream: an event that is not JSON: {_shown(data)}"
+        return
+    error = value.get("error")
+    if name == "error" or error:
+        answer.failure = answer.failure or f"stream: {_message(value) or _shown(data)}"
+        return
+    _take(answer, time, value, "delta")
+
+
+def _take_whole(answer: Answer, time: int, body: bytes, kind: bytes) -> None:
+    value = _object(body)
+    if value is None:
+        said = kind.decode("ascii", "replace").partition(";")[0] or "no type"
+        answer.failure = answer.failure or f"body: no JSON but {said}: {_shown(body)}"
+    elif value.get("error"):
+        answer.failure = answer.failure or f"body: {_message(value) or _shown(body)}"
+    else:
+        _take(answer, time, value, "message")
+
+
+def _take(answer: Answer, time: int, value: Mapping[str, Any], part: str) -> None:
+    """Add what one chunk, or a whole answer, says."""
+    if isinstance(usage := value.get("usage"), dict):
+        answer.usage = usage
+    for key in ("timings", "x_groq"):  # llama.cpp and others tell their own times beside the usage
+        if isinstance(value.get(key), dict):
+            answer.usage = {**answer.usage, key: value[key]}
+    if isinstance(model := value.get("model"), str):
+        answer.model = model
+    choices = value.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if not isinstance(choice, dict):
+            continue
+        answer.finish_reason = str(choice.get("finish_reason") or answer.finish_reason)
+        said = choice.get(part)
+        said = said if isinstance(said, dict) else {"content": choice.get("text")}
+        content = _text(said.get("content"))
+        reasoning = _text(said.get("reasoning_content")) or _text(said.get("reasoning"))
+        if content or said.get("tool_calls"):
+            answer.first_content = time if answer.first_content is None else answer.first_content
+        if content or reasoning or said.get("tool_calls"):
+            answer.chunks.append(time)
+        answer.text += content
+        answer.reasoning += reasoning
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):  # parts of a message
+        return "".join(part["text"] for part in value if isinstance(part, dict) and isinstance(part.get("text"), str))
+    return ""
+
+
+def _refusal(exchange: Exchange, body: bytes) -> str:
+    """Say what an answer that is no success says: its status and the server's own message."""
+    value = _object(body)
+    said = (_message(value) if value is not None else "") or _shown(body)
+    where = exchange.header(b"location")
+    if 300 <= exchange.status < 400 and where:
+        said = f"it redirects to {_shown(where)}: set base_url to where it answers"
+    return f"status {exchange.status}" + (f": {said}" if said else "")
+
+
+def _message(value: Mapping[str, Any]) -> str:
+    """Find the message of an error in the forms that servers use."""
+    error = value.get("error", value)
+    if isinstance(error, dict):
+        for key in ("message", "detail", "info", "msg"):
+            if error.get(key):
+                return _shown(error[key] if isinstance(error[key], str) else json.dumps(error[key]))
+        return ""
+    return _shown(error) if isinstance(error, str) else ""
+
+
+def _shown(said: str | bytes) -> str:
+    text = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text[: 4 * _TEXT]).split())[:_TEXT]
+
+
+def _object(data: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

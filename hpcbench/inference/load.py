@@ -1,0 +1,193 @@
+"""Load: when requests are sent, how many at once, what is tried again, and when it is enough."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import math
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from hpcbench.inference.wire import Exchange, Wire, clock
+
+Pattern = Literal["closed", "constant", "poisson", "ramp", "replay"]
+AGAIN = frozenset({408, 429, 503, 504})  # what a server means by "later"
+_LONGEST_PAUSE = 60.0  # seconds between two tries
+
+
+@dataclass
+class Sent:
+    """One request with all of its tries: `exchange` is the last of them, `paused` the seconds between them."""
+
+    number: int
+    exchange: Exchange
+    retries: int = 0
+    paused: float = 0.0
+    in_flight: int = 0  # requests under way when it was sent, itself included
+
+
+@dataclass
+class Enough:
+    """When no further request is sent: after a time, too many failures, or a word from outside. 0 is no limit."""
+
+    duration: float = 0.0  # seconds
+    failures: float = 0.0  # share of the requests so far, from the twentieth on
+    stopped: str = ""  # why it ended before its time
+    began: int = 0
+    _done: int = 0
+    _failed: int = 0
+
+    def begin(self) -> None:
+        """Start the clock."""
+        self.began = self.began or clock()
+
+    def count(self, sent: Sent) -> None:
+        """Take note of how a request ended."""
+        self._done += 1
+        self._failed += bool(sent.exchange.failure) or not 200 <= sent.exchange.status < 300
+        if self.failures and self._done >= 20 and self._failed > self.failures * self._done:
+            self.stopped = self.stopped or f"{self._failed} of the first {self._done} requests failed"
+
+    def reached(self) -> bool:
+        """Tell whether it is enough."""
+        return bool(self.stopped) or (self.duration > 0 and clock() - self.began >= self.duration * 1e9)
+
+
+def schedule(pattern: Pattern, count: int, rate: float, seed: int, trace: Sequence[float] = ()) -> list[float]:
+    """Return when each of `count` requests is due, in seconds after the start.
+
+    `constant` sends `rate` a second evenly, `poisson` with exponential gaps drawn from `seed`, `ramp` from none to
+    `rate` a second evenly rising, `replay` at the times of a trace, which is gone through again where it is too short.
+    """
+    if pattern == "constant":
+        return [number / rate for number in range(count)]
+    if pattern == "poisson":
+        draw, due, times = random.Random(seed), 0.0, []
+        for _ in range(count):
+            times.append(due)
+            due += -math.log(1.0 - draw.random()) / rate
+        return times
+    if (
+        pattern == "ramp"
+    ):  # the rate rises as r(t) = rate · t / T and its integral at T is `count`, so T = 2 · count / rate
+        whole = 2.0 * count / rate
+        return [whole * math.sqrt(number / count) for number in range(count)]
+    if pattern == "replay":
+        first, length = trace[0], (trace[-1] - trace[0]) * len(trace) / max(1, len(trace) - 1)
+        return [trace[number % len(trace)] - first + number // len(trace) * length for number in range(count)]
+    raise ValueError(f"{pattern} has no schedule")
+
+
+class Driver:
+    """Sends requests over a wire and hands on what came of each.
+
+    `request` makes the bytes of a request by its number, `finished` takes it when its last try has ended, `renew` gets
+    a new token where one is refused and tells whether there is one.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        request: Callable[[int], bytes],
+        finished: Callable[[Sent], None],
+        enough: Enough,
+        *,
+        retries: int = 3,
+        renew: Callable[[], Awaitable[bool]] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.in_flight = 0
+        self._wire, self._request, self._finished, self._enough = wire, request, finished, enough
+        self._retries, self._renew = retries, renew
+        self._draw = random.Random(seed)
+
+    async def closed(self, numbers: Sequence[int], concurrency: int, ramp_up: float = 0.0) -> int:
+        """Keep `concurrency` requests in flight, opened one after another over `ramp_up` seconds; returns how many."""
+        left = iter(numbers)
+        began = clock()
+        streams = min(concurrency, len(numbers))
+
+        async def stream(position: int) -> int:
+            await _until(began + int(ramp_up * 1e9 * position / streams))
+            sent = 0
+            for number in _while(left, self._enough):
+                await self._one(number, 0)
+                sent += 1
+            return sent
+
+        return sum(await asyncio.gather(*(stream(position) for position in range(streams))))
+
+    async def open(self, numbers: Sequence[int], times: Sequence[float]) -> int:
+        """Send each request when it is due, however many are under way; returns how many were sent."""
+        began = clock() + 10_000_000
+        under_way: set[asyncio.Task[None]] = set()
+        sent = 0
+        for number, due in zip(numbers, times, strict=False):
+            when = began + int(due * 1e9)
+            await _until(when)
+            if self._enough.reached():
+                break
+            task = asyncio.ensure_future(self._one(number, when))
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
+            sent += 1
+        await asyncio.gather(*under_way)
+        return sent
+
+    async def _one(self, number: int, scheduled: int) -> None:
+        """Send one request until it has an answer that is not "later", or its tries are used up."""
+        self.in_flight += 1
+        sent = Sent(number, Exchange(scheduled), in_flight=self.in_flight)
+        renewed = False
+        try:
+            while True:
+                sent.exchange = await self._wire.exchange(self._request(number), scheduled)
+                status = sent.exchange.status
+                if status == 401 and self._renew is not None and not renewed and await self._renew():
+                    renewed = True  # a token that ran out in the middle of a long run
+                elif status not in AGAIN or sent.retries >= self._retries or self._enough.reached():
+                    break
+                else:
+                    pause = self._pause(sent)
+                    await asyncio.sleep(pause)
+                    sent.paused += pause
+                sent.retries += 1
+        finally:
+            self.in_flight -= 1
+            self._enough.count(sent)
+            self._finished(sent)
+
+    def _pause(self, sent: Sent) -> float:
+        """Return for how long to wait: as the server says, else twice as long each time, give or take a half."""
+        asked = _seconds(sent.exchange.header(b"retry-after").decode("ascii", "replace"))
+        pause = 0.5 * 2**sent.retries * (0.5 + self._draw.random()) if asked is None else asked
+        return min(max(pause, 0.0), _LONGEST_PAUSE)
+
+
+def _while(numbers: Iterator[int], enough: Enough) -> Iterator[int]:
+    while not enough.reached():
+        try:
+            yield next(numbers)
+        except StopIteration:
+            return
+
+
+async def _until(when: int) -> None:
+    """Sleep until a time of the clock: timers of the loop are a millisecond coarse, so the end of it is waited out."""
+    while (left := when - clock()) > 0:
+        await asyncio.sleep(left / 1e9 - 0.001 if left > 2_000_000 else 0)
+
+
+def _seconds(said: str) -> float | None:
+    """Read ``Retry-After``: seconds, or a date."""
+    try:
+        return float(said)
+    except ValueError:
+        pass
+    try:
+        return email.utils.parsedate_to_datetime(said).timestamp() - time.time()
+    except (ValueError, TypeError):
+        return None
