@@ -176,6 +176,16 @@ class Case:
     site: str
     parameters: Mapping[str, Value]
     repeat: int
+    beside: Beside | None = None
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Cases that are the same but for their endpoint, and are measured side by side: which of how many this one is."""
+
+    group: str
+    position: int
+    count: int
 
 
 @dataclass(frozen=True)
@@ -218,10 +228,13 @@ def plan(benchmark: Benchmark, sites: Sequence[Site], sweep: Sweep) -> Plan:
     cases: list[Case] = []
     for repeat in range(1, sweep.repeat + 1):
         for point, parameters in kept:
-            for site in sites:
+            first = len(cases) + 1
+            together = benchmark.needs == "endpoint" and len(sites) > 1 and not parameters.get("blocked")
+            for position, site in enumerate(sites):
                 number = f"{len(cases) + 1:0{max(3, len(str(total)))}d}"
                 name = "-".join(filter(None, (number, site.name if len(sites) > 1 else "", _label(point, varied))))
-                cases.append(Case(name, site.name, parameters, repeat))
+                beside = Beside(f"{first}", position, len(sites)) if together else None
+                cases.append(Case(name, site.name, parameters, repeat, beside))
     return Plan(benchmark, tuple(sites), sweep, tuple(cases))
 
 

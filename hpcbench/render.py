@@ -110,6 +110,7 @@ def _case_files(plan: Plan, case: Case, site: Site, run: str, shared: Mapping[st
         "token": token,
         "resources": asdict(asked),
         **({"endpoint": measured.model_dump(exclude_none=True)} if measured else {}),
+        **({"beside": asdict(case.beside)} if case.beside else {}),
         "bundle": bundle,
         "logs": benchmark.logs,
         "end": benchmark.end.model_dump() if benchmark.end else None,

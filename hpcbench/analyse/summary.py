@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpcbench.analyse.measure import PARTS, Key, Measured, Part, measure
+from hpcbench.analyse.paired import paired, questions
 from hpcbench.errors import UsageError, nearest
 from hpcbench.metrics import COLUMNS, COUNTED, shown
 
@@ -89,12 +90,16 @@ class Spread:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Speed-up against the baseline (above 1 is better), with its 95 % interval where both sides were repeated."""
+    """Speed-up against the baseline (above 1 is better), with its 95 % interval where both sides were repeated.
+
+    `pairs` is the number of questions that both sides were asked, where the interval is over these.
+    """
 
     speedup: float
     low: float = math.nan
     high: float = math.nan
     efficiency: float = math.nan
+    pairs: int = 0
 
     @property
     def slowdown(self) -> float:
@@ -202,7 +207,7 @@ def _compare(
         fixed,
         columns,
         chosen,
-        tuple(_with_ratios(told, axes, columns, chosen)),
+        tuple(_with_ratios(metrics, told, axes, columns, chosen)),
         tuple(sorted(int(step) for step in warm if math.isfinite(step))),
         _units(metrics, benchmark),
         len(points) - len(told),
@@ -345,7 +350,7 @@ def _values(points: Sequence[Row], axis: str) -> list[Any]:
 
 
 def _with_ratios(
-    points: Sequence[Row], axes: Sequence[str], metrics: Sequence[str], baseline: Mapping[str, Any]
+    tables: Metrics, points: Sequence[Row], axes: Sequence[str], metrics: Sequence[str], baseline: Mapping[str, Any]
 ) -> list[Row]:
     if not metrics or not baseline:
         return list(points)
@@ -360,6 +365,8 @@ def _with_ratios(
             result.append(row)
             continue
         ratio = _ratio(row.metrics[metric], base.metrics[metric], lower_is_better=COLUMNS[metric].better == "lower")
+        if ratio is not None and row is not base and set(baseline) == {"site"}:
+            ratio = _paired(tables, row, base, metric) or ratio
         if ratio is not None and scaling:
             value, here = baseline[scaling[0]], row.point[scaling[0]]
             numbers = isinstance(here, int | float) and isinstance(value, int | float)
@@ -368,6 +375,13 @@ def _with_ratios(
                 ratio = Ratio(ratio.speedup, ratio.low, ratio.high, ratio.speedup / devices)
         result.append(Row(row.point, row.cases, row.completed, row.metrics, ratio, base is row))
     return result
+
+
+def _paired(metrics: Metrics, row: Row, base: Row, metric: str) -> Ratio | None:
+    """Compare two endpoints by the questions that both were asked; None where they were not."""
+    of_row, of_base = (questions(metrics, set(each.cases), metric) for each in (row, base))
+    found = None if of_row is None or of_base is None else paired(of_row, of_base)
+    return None if found is None else Ratio(found[0], found[1], found[2], pairs=found[3])
 
 
 def _ratio(side: Spread, base: Spread, *, lower_is_better: bool) -> Ratio | None:

@@ -37,6 +37,7 @@ class Enough:
     failures: float = 0.0  # share of the requests so far, from the twentieth on
     stopped: str = ""  # why it ended before its time
     began: int = 0
+    waited: int = 0  # nanoseconds in which it was another's turn
     _done: int = 0
     _failed: int = 0
 
@@ -53,7 +54,7 @@ class Enough:
 
     def reached(self) -> bool:
         """Tell whether it is enough."""
-        return bool(self.stopped) or (self.duration > 0 and clock() - self.began >= self.duration * 1e9)
+        return bool(self.stopped) or (self.duration > 0 and clock() - self.began - self.waited >= self.duration * 1e9)
 
 
 def schedule(pattern: Pattern, count: int, rate: float, seed: int, trace: Sequence[float] = ()) -> list[float]:

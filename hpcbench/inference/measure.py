@@ -29,10 +29,12 @@ from hpcbench.inference.negotiate import Accepted, negotiate
 from hpcbench.inference.prompts import Prompt
 from hpcbench.inference.record import FILE, About, Recorder, packed
 from hpcbench.inference.relay import relay
+from hpcbench.inference.turns import Turns
 from hpcbench.inference.wire import Wire, clock
 from hpcbench.site import Endpoint
 
 _RAMP = 0.004  # seconds between the opening of streams: a burst would measure the burst
+_TURN = 5.0  # seconds of a turn where requests come at a rate
 _TICK = 0.02  # seconds between looks at how late the event loop is
 
 
@@ -114,8 +116,8 @@ def main(kind: str) -> int:
     settings = Settings.of(parameters)
     done = _earlier()
     asked = prompts.make(kind, {**parameters, "round": case.get("repeat", 1)}, settings.warmup + settings.requests)
-    with _endpoint(case, settings) as where:
-        measured = _run(_measure(where, settings, asked, done))
+    with _turns(case) as turns, _endpoint(case, settings) as where:
+        measured = _run(_measure(where, settings, asked, done, turns))
     rows = [json.loads(line) for line in Path(FILE).read_text(encoding="utf-8").splitlines()]
     return _tell(rows, settings, measured, prompts.repeated(asked[settings.warmup :]))
 
@@ -126,6 +128,13 @@ def _run(work: Any) -> Any:
     except ImportError:
         return asyncio.run(work)
     return uvloop.run(work)
+
+
+def _turns(case: Mapping[str, Any]) -> contextlib.AbstractContextManager[Turns | None]:
+    """Take part in the turns of the cases that are measured side by side; nothing for a case alone."""
+    if (beside := case.get("beside")) is None:
+        return contextlib.nullcontext()
+    return Turns(Path("..") / "turns" / f"{beside['group']}", int(beside["position"]), int(beside["count"]))
 
 
 @contextlib.contextmanager
@@ -173,7 +182,9 @@ class _Asker:
         return self._wire.post("/chat/completions", self._headers, body)
 
 
-async def _measure(where: Endpoint, settings: Settings, asked: Sequence[Prompt], done: frozenset[int]) -> Measured:
+async def _measure(
+    where: Endpoint, settings: Settings, asked: Sequence[Prompt], done: frozenset[int], turns: Turns | None
+) -> Measured:
     wire = Wire(where.base_url, settings.timeout)
     asker = _Asker(where, wire)
     enough = Enough(settings.duration, settings.max_failures)
@@ -191,9 +202,14 @@ async def _measure(where: Endpoint, settings: Settings, asked: Sequence[Prompt],
     )  # fmt: skip
     limit = next(name for name in ("max_tokens", "max_completion_tokens") if name in accepted.fields)
     bodies = [_body(accepted.fields, limit, prompt) for prompt in asked]
+    warm = range(settings.warmup)
+    left = [number for number in range(settings.warmup, len(asked)) if number not in done]
+    blocks = _blocks(left, settings, turns)
+    first = 1000 * _attempts()  # blocks of one attempt are not those of another
+    block_of = {number: first + position for position, block in enumerate(blocks) for number in block}
     about = [
         About(prompt.id, prompt.question, prompt.answers,
-              "warm-up" if number < settings.warmup else summary.MEASURED, number_of_attempts())
+              "warm-up" if number < settings.warmup else summary.MEASURED, block_of.get(number, 0))
         for number, prompt in enumerate(asked)
     ]  # fmt: skip
     watch = _Watch()
@@ -205,27 +221,55 @@ async def _measure(where: Endpoint, settings: Settings, asked: Sequence[Prompt],
 
         driver = Driver(wire, lambda number: asker.bytes(bodies[number]), finished, enough,
                         retries=settings.retries, renew=asker.renew, seed=settings.seed)  # fmt: skip
-        warm, measured = range(settings.warmup), [n for n in range(settings.warmup, len(asked)) if n not in done]
-        closed = settings.pattern == "closed"
+        if turns is not None:
+            turns.ready()
+            await turns.mine()
         await driver.closed(warm, settings.concurrency, _RAMP * settings.concurrency)
-        if closed:
-            await wire.open(min(settings.concurrency, len(measured)))
+        if settings.pattern == "closed":
+            await wire.open(min(settings.concurrency, len(left)))
         gc.collect()
         gc.freeze()
         gc.disable()  # a collection takes milliseconds in which nothing is stamped
         async with watch.looking():
             enough.begin()
-            if closed:
-                await driver.closed(measured, settings.concurrency, _RAMP * settings.concurrency)
-            else:
-                times = schedule(settings.pattern, len(measured), settings.rate, settings.seed, _trace(settings.trace))
-                await driver.open(measured, times)
+            for block in blocks:
+                if turns is not None:
+                    asks = clock()
+                    await turns.mine()
+                    enough.waited += clock() - asks
+                if enough.reached():
+                    break
+                await _send(driver, block, settings)
+                if turns is not None:
+                    turns.next()
         gc.enable()
         await _drained(transport)
     wire.abort()
     lags = np.array(watch.lags or [0.0])
     client = summary.Client(watch.cpu, watch.wall, float(np.percentile(lags, 99)), float(lags.max()), wire.opened)
     return Measured(accepted, client, enough.stopped)
+
+
+def _blocks(numbers: Sequence[int], settings: Settings, turns: Turns | None) -> list[Sequence[int]]:
+    """Divide requests into what is sent in one turn.
+
+    One request where they are sequential, else enough to fill all streams some times, or some seconds of a rate.
+    """
+    if turns is None or settings.pattern in ("ramp", "replay"):
+        return [numbers]
+    if settings.pattern == "closed":
+        size = 1 if settings.concurrency == 1 else 4 * settings.concurrency
+    else:
+        size = max(1, round(_TURN * settings.rate))
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+
+
+async def _send(driver: Driver, block: Sequence[int], settings: Settings) -> None:
+    if settings.pattern == "closed":
+        await driver.closed(block, settings.concurrency, _RAMP * settings.concurrency)
+    else:
+        seed = settings.seed + (block[0] if block else 0)
+        await driver.open(block, schedule(settings.pattern, len(block), settings.rate, seed, _trace(settings.trace)))
 
 
 async def _drained(transport: asyncio.WriteTransport) -> None:
@@ -268,7 +312,7 @@ def _trace(file: str) -> list[float]:
     return times
 
 
-def number_of_attempts() -> int:
+def _attempts() -> int:
     """Return how many attempts at this case there were before, whose files were put aside."""
     return len(list(Path().glob("attempt-*")))
 

@@ -125,15 +125,23 @@ class _Feeder:
     def work(self) -> None:
         while self.waiting or self.running:
             self.cancel_requested()
-            while self.waiting and len(self.running) < self.slots:
+            while self.waiting and len({self._beside(case) for case in self.running}) < self.slots:
                 if (cores := self._free(self.waiting[0])) is None:
                     break
-                self._start(self.waiting.pop(0), cores)
+                together = self._beside(self.waiting[0])  # they take turns, so they have the same cores
+                for case in [case for case in self.waiting if self._beside(case) == together]:
+                    self.waiting.remove(case)
+                    self._start(case, cores)
             process.wait_any(self.running.values(), _POLL)
             for case, job in list(self.running.items()):
                 child = self.children.get(case)
                 if (child is not None and child.poll() is not None) or not process.alive(job):
                     self._end(case, job)
+
+    def _beside(self, case: str) -> str:
+        """Return what the cases that are measured side by side have in common; a case alone has its name."""
+        beside = self.run.case(case).get("beside")
+        return f"beside {beside.get('group')}" if isinstance(beside, dict) else case
 
     def _free(self, case: str) -> list[int] | None:
         """Choose the cores of a case: None when too many are taken, all where it asks for more than there are."""
