@@ -72,8 +72,8 @@ def live(run: Run) -> Iterator[Callable[[list[CaseState]], None]]:
 def comparison(metrics: Metrics, sections: Sequence[Section]) -> None:
     """Print the comparison tables and where the time went, then what failed and what was not read."""
     from hpcbench.analyse.summary import is_rate
-    from hpcbench.report.markdown import FAILURE_KINDS, damaged, ranges
-    from hpcbench.report.view import comparison_table, phase_table, point_name
+    from hpcbench.report.markdown import FAILURE_KINDS, cautions, damaged, ranges
+    from hpcbench.report.view import asked, comparison_table, phase_table, point_name
 
     console = _console()
     comparisons = [section.comparison for section in sections]
@@ -83,7 +83,7 @@ def comparison(metrics: Metrics, sections: Sequence[Section]) -> None:
             if any(row.ratio for row in each.rows):
                 of = COLUMNS[each.metrics[0]].label
                 same = "" if each.benchmark or is_rate(each.metrics[0]) else ", if all do the same work in it"
-                console.print(Text(f"speed-up: of {of}, against {point_name(each.baseline)}{same}"))
+                console.print(Text(f"speed-up: of {of}, against {point_name(each.baseline)}{same}{asked(each)}"))
             if each.warmup:
                 console.print(Text(f"not steady, in no mean: step {ranges(each.warmup)}"))
         if section.phases:
@@ -93,6 +93,8 @@ def comparison(metrics: Metrics, sections: Sequence[Section]) -> None:
     if hidden := sum(each.unmeasured for each in comparisons):
         what = "log holds" if hidden == 1 else "logs hold"
         console.print(Text(f"{hidden} more {what} none of the numbers that are compared; -o DIR writes what there is"))
+    for case, said in cautions(metrics):
+        console.print(Text(shown(f"{case}: {said}", 300), style="yellow"))
     shown_events = metrics.events[metrics.events["kind"].isin(FAILURE_KINDS)]
     for event in list(rows(shown_events))[:_MAX_FAILURES]:
         what = f"{event.source}:{event.line}: {event.kind.replace('_', ' ')}: {event.message}"

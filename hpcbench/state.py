@@ -21,6 +21,8 @@ FINAL = frozenset({"completed", "failed", "timeout", "out_of_memory", "node_fail
 FAILED = FINAL - {"completed"}
 _WORDS = FINAL | {"planned", "submitting", "queued", "running", "unknown"}
 
+# What a program ends with that came to its end mark, though some of its work failed: requests, say.
+_PARTLY = 4
 _TAIL = 64 * 1024  # bytes at the end of a log that are looked at for the end marker and the cause of a failure
 
 
@@ -223,13 +225,17 @@ def _how(
     if why == "setup":
         words = _last_words(folder / "stderr.log")
         return "failed", f"the site's setup ended with status {status} before the program began{words}"
-    if status == 0 and signal is None:
+    if status in (0, _PARTLY) and signal is None:
         end = description.get("end")
         mark = (end.get("file"), end.get("text")) if isinstance(end, dict) else (None, None)
         found = record.get("end")  # job scripts of before looked for no mark
-        if end is None or (found if isinstance(found, bool) else _has_mark(folder, *mark)):
+        marked = end is not None and (found if isinstance(found, bool) else _has_mark(folder, *mark))
+        if status == _PARTLY and marked:
+            return "completed", f"not all of it: exit status {status}{_last_words(folder / 'stderr.log')}"
+        if status == 0 and (end is None or marked):
             return "completed", ""
-        return "failed", f"exit status 0, but {mark[0]} has no end marker"
+        if status == 0:
+            return "failed", f"exit status 0, but {mark[0]} has no end marker"
     memory = _memory(tail(folder / "stderr.log") + b"\n" + tail(folder / "stdout.log"))
     if memory is None and signal == "KILL" and number(record, "oom_kills"):
         memory = "the kernel killed a process for memory while it ran"

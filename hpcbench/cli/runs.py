@@ -436,8 +436,9 @@ def _finish(run: Run, *, as_json: bool, kind: str) -> NoReturn:
     if left:
         steps = next_steps(run) or f"hpcbench resume {run.name}"
         click.echo(f"{plural(len(left), 'case')} left and nothing works on them:\n{steps}", err=True)
-    done = sum(state.state == "completed" for state in states)
-    sys.exit(0 if done == len(states) else 1 if done == 0 and not left else PARTIAL)
+    done = sum(state.state == "completed" and not state.reason for state in states)
+    done_partly = sum(state.state == "completed" and bool(state.reason) for state in states)
+    sys.exit(0 if done == len(states) else PARTIAL if done_partly else 1 if done == 0 and not left else PARTIAL)
 
 
 def _status(run: Run, states: Sequence[CaseState]) -> dict[str, Any]:

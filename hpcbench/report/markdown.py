@@ -16,7 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from hpcbench.analyse.sameness import TOLERANCE, Sameness
 from hpcbench.formats import all_formats
-from hpcbench.metrics import COLUMNS, COUNTED, Metrics, quantity, rows, shown
+from hpcbench.metrics import CAUTIONS, COLUMNS, COUNTED, Metrics, quantity, rows, shown
 from hpcbench.report import view
 from hpcbench.report.view import Section
 
@@ -54,6 +54,7 @@ def write(metrics: Metrics, sections: Sequence[Section]) -> str:
         runs=[_run(run) for run in metrics.runs.values()],
         sections=[_section(section) for section in sections],
         level=_Markdown("##" if len(sections) < 2 else "###"),
+        cautions=table(["case", "what its program says"], told) if (told := cautions(metrics)) else None,
         failures=_failures(metrics),
         unknown=_unknown(metrics),
         sources=_sources(metrics),
@@ -158,6 +159,7 @@ def _section(section: Section) -> dict[str, Any]:
         "ratios": any(row.ratio for row in comparison.rows),
         "warmup": ranges(comparison.warmup),
         "repeated": repeats > 1,
+        "pairs": view.asked(comparison),
         "fixed": table(
             ["parameter", "value"],
             [
@@ -230,6 +232,18 @@ def _counters(section: Section) -> _Markdown | None:
         for name in names
     ]
     return table(headings, rows)
+
+
+def cautions(metrics: Metrics) -> list[tuple[str, str]]:
+    """Return what logs say of how far their numbers can be trusted: case and sentence, each once."""
+    owner = metrics.owners()
+    events = metrics.events[metrics.events["kind"].isin(CAUTIONS)]
+    told = [
+        (CAUTIONS.index(event.kind), owner[event.source][1], event.message)
+        for event in rows(events)
+        if event.source in owner
+    ]
+    return [(case, said) for _, case, said in dict.fromkeys(sorted(told))]
 
 
 def _failures(metrics: Metrics) -> _Markdown | None:

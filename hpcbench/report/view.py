@@ -137,6 +137,16 @@ def interval(ratio: Ratio) -> str:
     return f"{low} to {high}"
 
 
+def asked(comparison: Comparison) -> str:
+    """Say over how many questions ratios of endpoints are, as the end of a sentence; nothing for other ratios."""
+    pairs = sorted({row.ratio.pairs for row in comparison.rows if row.ratio and row.ratio.pairs})
+    if not pairs:
+        return ""
+    return (
+        f", over the {'–'.join(str(count) for count in dict.fromkeys((pairs[0], pairs[-1])))} questions asked of both"
+    )
+
+
 def _with_spread(spread: Spread, factor: float) -> str:
     """Write a mean with the standard deviation over repeats, where it was repeated."""
     text = significant(spread.mean / factor)
