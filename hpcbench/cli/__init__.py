@@ -9,7 +9,7 @@ import click
 from hpcbench import __version__
 from hpcbench.cli.lists import benchmarks, formats, sites
 from hpcbench.cli.logs import parse, report
-from hpcbench.cli.reach import check, login, smoke
+from hpcbench.cli.reach import calibrate, check, login, smoke
 from hpcbench.cli.runs import cancel, clean, fetch, resume, status, submit, wait
 from hpcbench.errors import HpcbenchError, UsageError
 
@@ -72,6 +72,7 @@ def main(debug: bool) -> None:
 
 
 for _command in (
-    submit, status, wait, cancel, resume, fetch, clean, check, smoke, login, parse, report, sites, benchmarks, formats,
+    submit, status, wait, cancel, resume, fetch, clean, check, smoke, calibrate, login, parse, report,
+    sites, benchmarks, formats,
 ):  # fmt: skip
     main.add_command(_command)

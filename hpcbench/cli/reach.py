@@ -84,3 +84,51 @@ def login(site: str, out: bool) -> None:
     if isinstance(reach, str) or not reach.kept_open:
         raise UsageError(f"site {site} needs no login: its commands connect by themselves")
     (openssh.logout if out else openssh.login)(reach, site)
+
+
+@click.command(short_help="Tell how far this machine's times of endpoints can be trusted.")
+@click.option("--streams", metavar="INT,...", help="Requests in flight  [1,16,64,... until the error is too large]")
+@click.option("--rate", type=click.FloatRange(0.1), default=50.0, show_default=True, help="Tokens a second and stream.")
+@json_option
+def calibrate(streams: str | None, rate: float, as_json: bool) -> None:
+    """Measure a server on this machine that stamps its own sends, and say how far off this client is at each load.
+
+    What is found is kept, and stands beside the results of this machine.
+    """
+    from hpcbench.errors import UsageError
+    from hpcbench.inference.calibrate import LIMIT, STEPS, Error
+    from hpcbench.inference.calibrate import calibrate as measure
+
+    words = (streams or ",".join(map(str, STEPS))).split(",")
+    if not all(word.strip().isdigit() and 0 < int(word) <= 10_000 for word in words):
+        raise UsageError(f"--streams: {streams!r} is not a list of whole numbers such as 16,256")
+    found: list[Error] = []
+    if not as_json:
+        click.echo("measured - true, mean / 99th percentile, in ms")
+        click.echo("streams  tokens/s  to first token        latency         gap  client's CPU")
+    for error in measure([int(word) for word in words], rate):
+        found.append(error)
+        if not as_json:
+            pairs = [
+                f"{1000 * mean:6.2f} / {1000 * most:5.2f}"
+                for mean, most in (
+                    (error.ttft_mean, error.ttft_p99),
+                    (error.latency_mean, error.latency_p99),
+                    (error.gap_mean, error.gap_p99),
+                )
+            ]
+            click.echo(f"{error.streams:7}  {error.tokens_per_second:8.0f}  {'  '.join(pairs)}  {error.cpu:6.0%}")
+        if streams is None and not any(each.small for each in found[-2:]) and len(found) > 1:
+            break
+    trusted = [each for each in found if each.small]
+    if as_json:
+        from dataclasses import asdict
+
+        emit("calibrate", {"loads": [{**asdict(each), "small": each.small} for each in found], "limit": LIMIT})
+    elif trusted:
+        most = max(trusted, key=lambda each: each.tokens_per_second)
+        click.echo(
+            f"below 1 ms (99th percentile) up to {most.streams} streams and {most.tokens_per_second:.0f} tokens/s"
+        )
+    else:
+        click.echo("at none of these loads is the error below 1 ms (99th percentile): is the machine busy?")

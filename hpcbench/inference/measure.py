@@ -23,7 +23,7 @@ import numpy as np
 
 from hpcbench import endpoint as endpoints
 from hpcbench.errors import ConfigError, HpcbenchError, SiteError, UsageError
-from hpcbench.inference import prompts, summary
+from hpcbench.inference import calibrate, prompts, summary
 from hpcbench.inference.load import Driver, Enough, Pattern, Sent, schedule
 from hpcbench.inference.negotiate import Accepted, negotiate
 from hpcbench.inference.prompts import Prompt
@@ -89,6 +89,7 @@ class _Watch:
     lags: list[float] = field(default_factory=list)
     cpu: float = 0.0
     wall: float = 0.0
+    stolen: float = 0.0
 
     @contextlib.asynccontextmanager
     async def looking(self) -> AsyncIterator[None]:
@@ -101,11 +102,13 @@ class _Watch:
                 self.lags.append(max(0.0, clock() / 1e9 - due - 0.001))  # its timers are a millisecond coarse
 
         task = loop.create_task(look())
-        cpu, wall = _cpu(), time.monotonic()
+        cpu, wall, before = _cpu(), time.monotonic(), _stolen()
         try:
             yield
         finally:
             self.cpu, self.wall = _cpu() - cpu, time.monotonic() - wall
+            stolen, whole = (now - then for now, then in zip(_stolen(), before, strict=True))
+            self.stolen = stolen / whole if whole > 0 else 0.0
             task.cancel()
 
 
@@ -246,7 +249,9 @@ async def _measure(
         await _drained(transport)
     wire.abort()
     lags = np.array(watch.lags or [0.0])
-    client = summary.Client(watch.cpu, watch.wall, float(np.percentile(lags, 99)), float(lags.max()), wire.opened)
+    client = summary.Client(
+        watch.cpu, watch.wall, float(np.percentile(lags, 99)), float(lags.max()), wire.opened, watch.stolen
+    )
     return Measured(accepted, client, enough.stopped)
 
 
@@ -350,10 +355,19 @@ def _tell(rows: Sequence[Mapping[str, Any]], settings: Settings, measured: Measu
     for name, value, unit in (
         ("client_cpu", client.cpu, "s"), ("client_lag_p99", client.lag_p99, "s"),
         ("client_lag_max", client.lag_max, "s"), ("connections", client.connections, ""),
+        ("client_cpu_stolen", client.stolen, ""),
     ):  # fmt: skip
         _print("counter", name=name, value=value, unit=unit)
     for note in summary.notes(rows):
         _print("event", kind="note", message=note)
+    rate = sum(row.get("output_tokens") or 0 for row in rows) / max(client.wall, 1e-9)
+    if (error := calibrate.known(settings.concurrency, rate)) is not None:
+        _print("counter", name="client_error_ttft_p99", value=error.ttft_p99, unit="s")
+        _print("counter", name="client_error_latency_p99", value=error.latency_p99, unit="s")
+    else:
+        _print(
+            "event", kind="note", message="this client was not held against the truth at this load: hpcbench calibrate"
+        )
     reasons = summary.doubts(rows, client, repeated, measured.stopped)
     for reason in reasons:
         _print("event", kind="invalid", message=f"INVALID: {reason}")
@@ -379,6 +393,16 @@ def _arrivals(row: Mapping[str, Any]) -> list[float]:
 def _cpu() -> float:
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
+
+
+def _stolen() -> tuple[int, int]:
+    """Return how much CPU time the machine under this one has kept so far, and all there was; zeros off Linux."""
+    try:
+        with Path("/proc/stat").open(encoding="ascii") as file:
+            ticks = [int(word) for word in file.readline().split()[1:9]]
+    except (OSError, ValueError):
+        return 0, 0
+    return (ticks[7], sum(ticks)) if len(ticks) == 8 else (0, 0)
 
 
 def _print(record: str, **fields: Any) -> None:
