@@ -174,9 +174,13 @@ def load_file(file: Path) -> Benchmark:
     benchmark = config.load(file, Benchmark, verbatim=frozenset({"command"}))
     if benchmark.needs == "endpoint":
         shared = config.load(Path(str(resources.files("hpcbench.templates"))) / "endpoint/parameters.yaml", _Shared)
-        whole = benchmark.model_copy(update={"parameters": {**benchmark.parameters, **{
-            name: parameter for name, parameter in shared.parameters.items() if name not in benchmark.parameters
-        }}})  # fmt: skip
+        others = {name: each for name, each in shared.parameters.items() if name not in benchmark.parameters}
+        whole = benchmark.model_copy(
+            update={
+                "parameters": {**benchmark.parameters, **others},
+                "require": {**shared.require, **benchmark.require},
+            }
+        )
         whole._origin = benchmark.origin
         benchmark = whole
     _check(benchmark)
@@ -184,9 +188,10 @@ def load_file(file: Path) -> Benchmark:
 
 
 class _Shared(config.FileModel):
-    """Parameters that all benchmarks of a kind have."""
+    """Parameters that all benchmarks of a kind have, and what must hold of them."""
 
     parameters: dict[str, Parameter]
+    require: dict[str, str] = {}
 
 
 def load_all() -> dict[str, Benchmark | ConfigError]:

@@ -65,10 +65,6 @@ class Settings:
     def of(cls, parameters: Mapping[str, Any]) -> Settings:
         """Read the parameters of a case; raises `UsageError` where they do not fit each other."""
         settings = cls(**{each.name: parameters[each.name] for each in fields(cls)})
-        if settings.pattern in ("constant", "poisson", "ramp") and settings.rate <= 0:
-            raise UsageError(f"--pattern {settings.pattern} needs a --rate above 0")
-        if settings.pattern == "replay" and not settings.trace:
-            raise UsageError("--pattern replay needs a --trace")
         summary.limits(settings.slo)
         return settings
 
