@@ -19,9 +19,10 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_and_options_that_a_page_names_exist(page):
-    parameters = benchmark.load("gpt2").parameters
     for line in re.findall(rf"hpcbench ((?:{'|'.join(main.commands)})\b[^`\n]*)", page.read_text()):
         command = main.commands[line.split()[0]]
+        named = re.search(r"--benchmark (\w+)", line)
+        parameters = benchmark.load(named[1] if named else "gpt2").parameters
         known = {option for each in command.params for option in each.opts} | {"--help"}
         known |= {f"--{name.replace('_', '-')}" for name in parameters}
         assert set(re.findall(r"(?<!\S)--[a-z-]+", line.split("#")[0])) <= known, line

@@ -213,7 +213,9 @@ def _endpoint(where: Endpoint) -> Iterator[Line]:
     found = [name for name in [where.model, *where.aliases] if name in names]
     if found:
         now = "" if found[0] == where.model else f", which {where.model} is called there"
-        yield Line("model", "ok", found[0] + now)
+        others = [name for name in names if name != found[0]]
+        beside = f"; also there: {shown(', '.join(others), 200)}" if others else ""
+        yield Line("model", "ok", found[0] + now + beside)
     elif names:
         there = shown(", ".join(names), 300)
         yield Line("model", "bad", f"no {where.model}: there is {there}", "change `endpoint.model`")

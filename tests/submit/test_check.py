@@ -66,7 +66,7 @@ def test_an_endpoint_that_is_ready(place, gateway):
     assert found == {
         "token": ("ok", "from the environment variable MY_TOKEN", None),
         "endpoint": ("ok", f"{gateway}/v1/models", None),
-        "model": ("ok", "tiny-2", None),
+        "model": ("ok", "tiny-2; also there: other", None),
         "model state": ("ok", "running", None),
     }
 
