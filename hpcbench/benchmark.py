@@ -29,8 +29,8 @@ _TEMPLATE_WORDS = frozenset({"and", "else", "false", "if", "in", "is", "loop", "
 class Parameter(config.Model):
     """One parameter of a benchmark: its type, default, unit and limits."""
 
-    # words: text with commas of its own, never a list
-    type: Literal["int", "float", "str", "words", "bool", "path"]
+    # words: text with commas of its own, never a list; path_or_name: a path where there is such a file, else a name
+    type: Literal["int", "float", "str", "words", "bool", "path", "path_or_name"]
     default: Value
     unit: str = ""
     help: str
@@ -68,11 +68,13 @@ class Parameter(config.Model):
             if word not in _WORDS:
                 raise ValueError(f"{value!r} is neither true nor false")
             return _WORDS[word]
-        if self.type in ("str", "words", "path") and not isinstance(
+        if self.type in ("str", "words", "path", "path_or_name") and not isinstance(
             value, str | os.PathLike
         ):  # YAML's no, 0755, 1:30, 1.10
             raise ValueError(f"{value!r} is not text; quote it")
-        if self.type == "path":  # a job runs in its own folder, whoever asked for it in theirs
+        if self.type == "path_or_name" and not Path(str(value)).expanduser().exists():
+            return str(value)
+        if self.type.startswith("path"):  # a job runs in its own folder, whoever asked for it in theirs
             try:
                 return str(Path(str(value)).expanduser().absolute()) if value else ""
             except RuntimeError:

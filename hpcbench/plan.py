@@ -37,7 +37,7 @@ class Axis:
         option = f"--{name.replace('_', '-')}"
         try:
             items = [text] if parameter.type == "words" else _split(text)
-            if parameter.type not in ("str", "words", "path") and not text.strip():
+            if parameter.type not in ("str", "words", "path", "path_or_name") and not text.strip():
                 raise ValueError("the list of values is empty")  # noqa: TRY301
             values: list[Value] = []
             for item in items:

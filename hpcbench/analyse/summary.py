@@ -191,7 +191,7 @@ def _compare(
     by_name = axes[:1] == ("log",)
     hidden = kind and (by_name or not columns)
     told = [row for row in points if not hidden or any(spread.values for spread in row.metrics.values())]
-    chosen = _baseline(axes, told, baseline, metrics.baseline.get(benchmark, {}))
+    chosen = _baseline(axes, told, baseline, _own_baseline(metrics, benchmark))
     if kind and not baseline and columns and not _WORK.isdisjoint(chosen) and not is_rate(columns[0]):
         chosen = {}
     own = {source for source, key in metrics.owners().items() if key in measured}
@@ -315,6 +315,16 @@ def _baseline(
     return chosen
 
 
+def _own_baseline(metrics: Metrics, benchmark: str) -> Mapping[str, Any]:
+    """Return the baseline that a benchmark names; its first site is the one that was named first."""
+    own = metrics.baseline.get(benchmark, {})
+    for run in metrics.runs.values():
+        sites = run.get("sites")
+        if own.get("site") == "first" and run.get("benchmark") == benchmark and isinstance(sites, dict) and sites:
+            return {**own, "site": next(iter(sites))}
+    return own
+
+
 def _together(points: Sequence[Row], axes: Sequence[str]) -> list[list[str]]:
     """Group axes whose numbers grow together, one to one: the batch of a device and that of all of them are one axis.
 
@@ -365,7 +375,7 @@ def _with_ratios(
             result.append(row)
             continue
         ratio = _ratio(row.metrics[metric], base.metrics[metric], lower_is_better=COLUMNS[metric].better == "lower")
-        if ratio is not None and row is not base and set(baseline) == {"site"}:
+        if ratio is not None and row is not base:
             ratio = _paired(tables, row, base, metric) or ratio
         if ratio is not None and scaling:
             value, here = baseline[scaling[0]], row.point[scaling[0]]
@@ -378,7 +388,7 @@ def _with_ratios(
 
 
 def _paired(metrics: Metrics, row: Row, base: Row, metric: str) -> Ratio | None:
-    """Compare two endpoints by the questions that both were asked; None where they were not."""
+    """Compare two points by the questions that both were asked; None where they were not."""
     of_row, of_base = (questions(metrics, set(each.cases), metric) for each in (row, base))
     found = None if of_row is None or of_base is None else paired(of_row, of_base)
     return None if found is None else Ratio(found[0], found[1], found[2], pairs=found[3])
