@@ -11,6 +11,7 @@ from typing import Literal
 from hpcbench import directives, endpoint, render
 from hpcbench import site as sites
 from hpcbench.errors import HpcbenchError, SiteError
+from hpcbench.inference import embedded
 from hpcbench.metrics import quantity, shown
 from hpcbench.site import Endpoint, Site, seconds
 from hpcbench.submit.fetch import Answers
@@ -44,6 +45,8 @@ def check(name: str) -> Iterator[Line]:
     elif site.here and site.endpoint is None:
         yield Line("reach", "ok", f"this machine, {len(site.available_cores)} cores for cases")
         yield _interpreter(site)
+        for server, address, model in embedded.running():
+            yield Line("endpoint", "ok", f"{server} answers at {address}, model {model}: a site file can name it")
     elif not site.here:
         yield from _remote(site)
         if site.endpoint is not None:  # beside its jobs: who does not measure it needs no token
