@@ -6,14 +6,17 @@ Done after the measurement or in another process, never while answers are being 
 from __future__ import annotations
 
 import json
+import urllib.parse
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hpcbench.inference.wire import Exchange
+from hpcbench.inference.wire import MAX_ANSWER, Exchange
 
 _TEXT = 400  # characters of an error that are kept
+_SECRET = 8  # characters: what is shorter is no secret but a word that local servers are given, such as EMPTY
+_HIDDEN = "(secret)"
 
 
 @dataclass
@@ -36,26 +39,19 @@ class Answer:
 
 
 def decode(exchange: Exchange) -> Answer:
-    """Read an answer in any of the forms that servers send; nothing is raised."""
+    """Read an answer in any of the forms that servers send; nothing is raised.
+
+    What the request was sent with and nobody may see is blanked out of what the server says.
+    """
     answer = Answer(failure=exchange.failure)
-    try:
-        pieces = list(_unpacked(exchange))
-    except zlib.error:
-        answer.failure = answer.failure or "body: it is said to be compressed, and is not"
-        return answer
-    if exchange.status and not 200 <= exchange.status < 300:
-        answer.failure = _refusal(exchange, b"".join(piece for _, piece in pieces))
-        return answer
-    kind = exchange.header(b"content-type").lower()
-    start = b"".join(piece for _, piece in pieces[:4]).lstrip()[:6]
-    if b"event-stream" in kind or start.startswith((b"data:", b"event:", b":")):
-        answer.streamed = True
-        for time, name, data in events(pieces):
-            _take_event(answer, time, name, data)
-    elif pieces:
-        _take_whole(answer, pieces[-1][0], b"".join(piece for _, piece in pieces), kind)
-    if not answer.failure and not answer.chunks:
-        answer.failure = "empty: the answer holds no text"
+    _read(answer, exchange)
+    secrets = {form for secret in exchange.secrets for form in _forms(secret)}
+    answer.failure = _shown(_blanked(answer.failure, secrets))
+    answer.model = _shown(_blanked(answer.model, secrets))
+    answer.finish_reason = _shown(_blanked(answer.finish_reason, secrets))
+    secrets = {secret for secret in secrets if len(secret) >= _SECRET}
+    answer.text = _blanked(_paired(answer.text), secrets)
+    answer.reasoning = _blanked(_paired(answer.reasoning), secrets)
     return answer
 
 
@@ -86,18 +82,50 @@ def events(pieces: list[tuple[int, bytes]]) -> Iterator[tuple[int, str, bytes]]:
 
 def _lines(pieces: list[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
     """Return each line and when its end arrived."""
-    rest, after_return, last = b"", False, 0
+    rest: list[bytes] = []
+    after_return, last = False, 0
     for time, piece in pieces:
         last = time
         plain = piece[1:] if after_return and piece.startswith(b"\n") else piece
         after_return = piece.endswith(b"\r")
         first, *others = plain.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        rest += first
+        rest.append(first)
         for other in others:
-            yield time, rest
-            rest = other
-    if rest:
-        yield last, rest
+            yield time, b"".join(rest)
+            rest = [other]
+    if any(rest):
+        yield last, b"".join(rest)
+
+
+def _read(answer: Answer, exchange: Exchange) -> None:
+    refused = exchange.status and not 200 <= exchange.status < 300
+    try:
+        pieces = list(_unpacked(exchange))
+    except (zlib.error, OverflowError):
+        said = "body: it is said to be compressed, and is not, or is too long"
+        answer.failure = answer.failure or (f"status {exchange.status}" if refused else said)
+        return
+    if refused:
+        answer.failure = _refusal(exchange, b"".join(piece for _, piece in pieces))
+        return
+    kind, start = exchange.header(b"content-type").lower(), _start(pieces)
+    if start.startswith((b"data:", b"event:", b":")) or (b"event-stream" in kind and not start.startswith(b"{")):
+        answer.streamed = True
+        _take_stream(answer, pieces)
+    elif pieces:
+        _take_whole(answer, pieces[-1][0], b"".join(piece for _, piece in pieces), kind)
+    if not answer.failure and not answer.chunks:
+        answer.failure = "empty: the answer holds no text"
+
+
+def _start(pieces: list[tuple[int, bytes]]) -> bytes:
+    """Return the first bytes that are no space, enough of them to tell a stream by."""
+    start = b""
+    for _, piece in pieces:
+        start = (start + piece[:4096]).lstrip()
+        if len(start) >= len(b"event:"):
+            break
+    return start
 
 
 def _unpacked(exchange: Exchange) -> Iterator[tuple[int, bytes]]:
@@ -106,33 +134,42 @@ def _unpacked(exchange: Exchange) -> Iterator[tuple[int, bytes]]:
     unpack = zlib.decompressobj(47) if packing in (b"gzip", b"deflate") else None  # 47: zlib's or gzip's header
     size = 0
     for time, piece in zip(exchange.arrivals, exchange.pieces, strict=True):
-        plain = unpack.decompress(piece, 1 << 26) if unpack else piece
+        plain = unpack.decompress(piece, MAX_ANSWER) if unpack else piece
         size += len(plain)
-        if plain and size <= 1 << 26:
+        if size >= 2 * MAX_ANSWER or (unpack and unpack.unconsumed_tail):
+            raise OverflowError
+        if plain:
             yield time, plain
 
 
+def _take_stream(answer: Answer, pieces: list[tuple[int, bytes]]) -> None:
+    done = False
+    for time, name, data in events(pieces):
+        if data.strip() == b"[DONE]":
+            done = True
+        else:
+            _take_event(answer, time, name, data)
+    if answer.chunks and not done and not answer.finish_reason:  # a gateway ends it so when its server is gone
+        answer.failure = answer.failure or "stream: it ends in the middle, with neither a finish_reason nor [DONE]"
+
+
 def _take_event(answer: Answer, time: int, name: str, data: bytes) -> None:
-    if data.strip() == b"[DONE]":
-        return
     value = _object(data)
-    if value is None:
-        answer.failure = answer.failure or f"stream: an event that is not JSON: {_shown(data)}"
-        return
-    error = value.get("error")
-    if name == "error" or error:
-        answer.failure = answer.failure or f"stream: {_message(value) or _shown(data)}"
-        return
-    _take(answer, time, value, "delta")
+    if name == "error" or (value is not None and value.get("error")):
+        answer.failure = answer.failure or f"stream: {_message(value or {}) or _text_of(data)}"
+    elif value is None:
+        answer.failure = answer.failure or f"stream: an event that is not JSON: {_text_of(data)}"
+    else:
+        _take(answer, time, value, "delta")
 
 
 def _take_whole(answer: Answer, time: int, body: bytes, kind: bytes) -> None:
     value = _object(body)
     if value is None:
         said = kind.decode("ascii", "replace").partition(";")[0] or "no type"
-        answer.failure = answer.failure or f"body: no JSON but {said}: {_shown(body)}"
+        answer.failure = answer.failure or f"body: no JSON but {said}: {_text_of(body)}"
     elif value.get("error"):
-        answer.failure = answer.failure or f"body: {_message(value) or _shown(body)}"
+        answer.failure = answer.failure or f"body: {_message(value) or _text_of(body)}"
     else:
         _take(answer, time, value, "message")
 
@@ -150,7 +187,7 @@ def _take(answer: Answer, time: int, value: Mapping[str, Any], part: str) -> Non
     for choice in choices if isinstance(choices, list) else ():
         if not isinstance(choice, dict):
             continue
-        answer.finish_reason = str(choice.get("finish_reason") or answer.finish_reason)
+        answer.finish_reason = _text(choice.get("finish_reason")) or answer.finish_reason
         said = choice.get(part)
         said = said if isinstance(said, dict) else {"content": choice.get("text")}
         content = _text(said.get("content"))
@@ -174,10 +211,10 @@ def _text(value: object) -> str:
 def _refusal(exchange: Exchange, body: bytes) -> str:
     """Say what an answer that is no success says: its status and the server's own message."""
     value = _object(body)
-    said = (_message(value) if value is not None else "") or _shown(body)
+    said = (_message(value) if value is not None else "") or _text_of(body)
     where = exchange.header(b"location")
     if 300 <= exchange.status < 400 and where:
-        said = f"it redirects to {_shown(where)}: set base_url to where it answers"
+        said = f"it redirects to {_text_of(where)}: set base_url to where it answers"
     return f"status {exchange.status}" + (f": {said}" if said else "")
 
 
@@ -187,14 +224,34 @@ def _message(value: Mapping[str, Any]) -> str:
     if isinstance(error, dict):
         for key in ("message", "detail", "info", "msg"):
             if error.get(key):
-                return _shown(error[key] if isinstance(error[key], str) else json.dumps(error[key]))
+                return error[key] if isinstance(error[key], str) else json.dumps(error[key])
         return ""
-    return _shown(error) if isinstance(error, str) else ""
+    return error if isinstance(error, str) else ""
 
 
-def _shown(said: str | bytes) -> str:
-    text = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text[: 4 * _TEXT]).split())[:_TEXT]
+def _text_of(said: bytes) -> str:
+    return said.decode("utf-8", "replace")
+
+
+def _shown(said: str) -> str:
+    text = said[: 4 * _TEXT]
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:_TEXT]
+
+
+def _forms(secret: str) -> set[str]:
+    """Return a secret as it is, and as JSON and addresses write it."""
+    return {secret, json.dumps(secret)[1:-1], urllib.parse.quote(secret, safe="")} - {""}
+
+
+def _blanked(said: str, secrets: set[str]) -> str:
+    for secret in sorted(secrets, key=len, reverse=True):
+        said = said.replace(secret, _HIDDEN)
+    return said
+
+
+def _paired(text: str) -> str:
+    """Join the two halves of a letter, which servers of JavaScript may send in two chunks."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _object(data: bytes) -> dict[str, Any] | None:

@@ -16,11 +16,12 @@ from hpcbench.inference.wire import Exchange, Wire, clock
 Pattern = Literal["closed", "constant", "poisson", "ramp", "replay"]
 AGAIN = frozenset({408, 429, 503, 504})  # what a server means by "later"
 _LONGEST_PAUSE = 60.0  # seconds between two tries
+_LOOK = 0.25  # seconds between looks at whether it is enough
 
 
 @dataclass
 class Sent:
-    """One request with all of its tries: `exchange` is the last of them, `paused` the seconds between them."""
+    """One request with all of its tries: `exchange` is the last, `paused` the seconds from the first to the last."""
 
     number: int
     exchange: Exchange
@@ -54,7 +55,9 @@ class Enough:
 
     def reached(self) -> bool:
         """Tell whether it is enough."""
-        return bool(self.stopped) or (self.duration > 0 and clock() - self.began - self.waited >= self.duration * 1e9)
+        if self.stopped or not self.began or self.duration <= 0:
+            return bool(self.stopped)
+        return clock() - self.began - self.waited >= self.duration * 1e9
 
 
 def schedule(pattern: Pattern, count: int, rate: float, seed: int, trace: Sequence[float] = ()) -> list[float]:
@@ -71,10 +74,8 @@ def schedule(pattern: Pattern, count: int, rate: float, seed: int, trace: Sequen
             times.append(due)
             due += -math.log(1.0 - draw.random()) / rate
         return times
-    if (
-        pattern == "ramp"
-    ):  # the rate rises as r(t) = rate · t / T and its integral at T is `count`, so T = 2 · count / rate
-        whole = 2.0 * count / rate
+    if pattern == "ramp":
+        whole = 2.0 * count / rate  # where r(t) = rate · t / T, T is such that the integral up to it is `count`
         return [whole * math.sqrt(number / count) for number in range(count)]
     if pattern == "replay":
         first, length = trace[0], (trace[-1] - trace[0]) * len(trace) / max(1, len(trace) - 1)
@@ -102,7 +103,7 @@ class Driver:
     ) -> None:
         self.in_flight = 0
         self._wire, self._request, self._finished, self._enough = wire, request, finished, enough
-        self._retries, self._renew = retries, renew
+        self._retries, self._renew, self._renewing = retries, renew, asyncio.Lock()
         self._draw = random.Random(seed)
 
     async def closed(self, numbers: Sequence[int], concurrency: int, ramp_up: float = 0.0) -> int:
@@ -112,7 +113,7 @@ class Driver:
         streams = min(concurrency, len(numbers))
 
         async def stream(position: int) -> int:
-            await _until(began + int(ramp_up * 1e9 * position / streams))
+            await _until(began + int(ramp_up * 1e9 * position / streams), self._enough)
             sent = 0
             for number in _while(left, self._enough):
                 await self._one(number, 0)
@@ -128,7 +129,7 @@ class Driver:
         sent = 0
         for number, due in zip(numbers, times, strict=False):
             when = began + int(due * 1e9)
-            await _until(when)
+            await _until(when, self._enough)
             if self._enough.reached():
                 break
             task = asyncio.ensure_future(self._one(number, when))
@@ -142,24 +143,34 @@ class Driver:
         """Send one request until it has an answer that is not "later", or its tries are used up."""
         self.in_flight += 1
         sent = Sent(number, Exchange(scheduled), in_flight=self.in_flight)
-        renewed = False
+        first, renewed = 0, False
         try:
             while True:
-                sent.exchange = await self._wire.exchange(self._request(number), scheduled)
-                status = sent.exchange.status
-                if status == 401 and self._renew is not None and not renewed and await self._renew():
+                request = self._request(number)
+                sent.exchange = exchange = await self._wire.exchange(request, scheduled)
+                sent.retries += exchange.resent > 0
+                first = first or exchange.started - exchange.resent
+                sent.paused = max(0, exchange.started - first) / 1e9
+                if exchange.status == 401 and not renewed and await self._renewed(number, request):
                     renewed = True  # a token that ran out in the middle of a long run
-                elif status not in AGAIN or sent.retries >= self._retries or self._enough.reached():
+                elif exchange.status not in AGAIN or sent.retries >= self._retries or self._enough.reached():
                     break
                 else:
-                    pause = self._pause(sent)
-                    await asyncio.sleep(pause)
-                    sent.paused += pause
+                    await _until(clock() + int(self._pause(sent) * 1e9), self._enough)
+                    if self._enough.reached():
+                        break
                 sent.retries += 1
         finally:
             self.in_flight -= 1
             self._enough.count(sent)
             self._finished(sent)
+
+    async def _renewed(self, number: int, refused: bytes) -> bool:
+        """Get a new token, once for all requests that bore the old one; tells whether there is one."""
+        if self._renew is None:
+            return False
+        async with self._renewing:
+            return self._request(number) != refused or await self._renew()
 
     def _pause(self, sent: Sent) -> float:
         """Return for how long to wait: as the server says, else twice as long each time, give or take a half."""
@@ -176,19 +187,22 @@ def _while(numbers: Iterator[int], enough: Enough) -> Iterator[int]:
             return
 
 
-async def _until(when: int) -> None:
-    """Sleep until a time of the clock: timers of the loop are a millisecond coarse, so the end of it is waited out."""
-    while (left := when - clock()) > 0:
-        await asyncio.sleep(left / 1e9 - 0.001 if left > 2_000_000 else 0)
+async def _until(when: int, enough: Enough) -> None:
+    """Sleep until a time of the clock, or until it is enough.
+
+    Timers of the loop are a millisecond coarse, so the end of it is waited out.
+    """
+    while (left := when - clock()) > 0 and not enough.reached():
+        await asyncio.sleep(min(left / 1e9 - 0.001, _LOOK) if left > 2_000_000 else 0)
 
 
 def _seconds(said: str) -> float | None:
     """Read ``Retry-After``: seconds, or a date."""
     try:
-        return float(said)
+        seconds = float(said)
     except ValueError:
-        pass
-    try:
-        return email.utils.parsedate_to_datetime(said).timestamp() - time.time()
-    except (ValueError, TypeError):
-        return None
+        try:
+            seconds = email.utils.parsedate_to_datetime(said).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return seconds if math.isfinite(seconds) else None

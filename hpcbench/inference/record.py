@@ -7,9 +7,9 @@ had measured is there.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
-import math
 import os
 import pickle
 import signal
@@ -17,12 +17,13 @@ import subprocess
 import sys
 import time
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import IO, Any
 
+from hpcbench.errors import RunError
 from hpcbench.inference import score
 from hpcbench.inference.decode import Answer, decode
 from hpcbench.inference.load import Sent
@@ -44,29 +45,56 @@ class About:
 
 
 class Recorder:
-    """The pipe to the process that records. Use it as a context manager: it ends when all is on disk."""
+    """The process that records, and the pipe to it. ``async with Recorder(...)`` ends when all is on disk.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    `lost` is called once where that process is gone before its time. The end of the block raises `RunError` then, or
+    where it could not write, with its own words.
+    """
+
+    def __init__(self, folder: Path, lost: Callable[[], object] = lambda: None) -> None:
+        self._folder, self._lost = folder, lost
         self._process: subprocess.Popen[bytes] | None = None
+        self._transport: asyncio.WriteTransport | None = None
 
-    def __enter__(self) -> Recorder:
+    async def __aenter__(self) -> Recorder:
         argv = [sys.executable, "-m", "hpcbench.inference.record", str(self._folder / FILE), repr(_EPOCH)]
-        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE)
+        read, write = os.pipe()
+        pipe = os.fdopen(write, "wb", 0)
+        try:
+            self._process = subprocess.Popen(argv, stdin=read, stderr=subprocess.PIPE)
+        finally:
+            os.close(read)
+        self._transport, _ = await asyncio.get_running_loop().connect_write_pipe(lambda: _End(self._lost), pipe)
         return self
 
-    @property
-    def pipe(self) -> IO[bytes]:
-        """The end to write to, for the event loop of the client."""
-        assert self._process is not None
-        assert self._process.stdin is not None
-        return self._process.stdin
+    def put(self, sent: Sent, about: About) -> None:
+        """Hand over a request, by the event loop."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(packed(sent, about))
 
-    def __exit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        assert self._transport is not None
+        while not self._transport.is_closing() and self._transport.get_write_buffer_size():
+            await asyncio.sleep(0.01)
+        self._transport.close()  # the loop closes the pipe, and nobody else
+        await asyncio.to_thread(self._wait, kind)
+
+    def _wait(self, kind: type[BaseException] | None) -> None:
         assert self._process is not None
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        self._process.wait()
+        _, told = self._process.communicate()
+        if self._process.returncode and kind is None:
+            said = told.decode("utf-8", "replace").strip().splitlines()
+            why = said[-1] if said else f"the process that writes it ended with status {self._process.returncode}"
+            raise RunError(f"{FILE} does not hold all requests: {why}")
+
+
+class _End(asyncio.BaseProtocol):
+    def __init__(self, lost: Callable[[], object]) -> None:
+        self._lost = lost
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if error is not None:
+            self._lost()
 
 
 def packed(sent: Sent, about: About) -> bytes:
@@ -85,6 +113,7 @@ def packed(sent: Sent, about: About) -> bytes:
 def row(sent: Sent, about: About, answer: Answer, epoch: float) -> dict[str, Any]:
     """Write a request as a record; times are Unix seconds, durations seconds, and what there is none of is left out.
 
+    All are those of the last try; `paused` is the time from the first to it, and in none of the durations.
     ttft: first chunk - started. ttfo: first chunk that is not reasoning - started. latency: last chunk - started.
     tpot: (last chunk - first chunk) / (output tokens - 1), as vLLM, inference-perf and MLPerf loadgen define it.
     """
@@ -109,7 +138,7 @@ def row(sent: Sent, about: About, answer: Answer, epoch: float) -> dict[str, Any
         found["scheduled"] = _time(exchange.scheduled or started, epoch)
         found["finished"] = _time(exchange.finished, epoch)
     if exchange.scheduled and started:
-        # paused by the server's wish is not this client's lateness
+        # what the tries before took is not this client's lateness
         found["schedule_delay"] = (started - exchange.scheduled) / 1e9 - sent.paused
     if exchange.connected:
         found["connect_time"] = exchange.connected / 1e9
@@ -126,7 +155,7 @@ def row(sent: Sent, about: About, answer: Answer, epoch: float) -> dict[str, Any
         found["last_token"] = _time(chunks[-1], epoch)
         found["latency"] = (chunks[-1] - started) / 1e9
         if exchange.scheduled:
-            found["latency_from_schedule"] = (chunks[-1] - exchange.scheduled) / 1e9
+            found["latency_from_schedule"] = (chunks[-1] - exchange.scheduled) / 1e9 - sent.paused
     found |= {"output_tokens": tokens, "tokens_counted_by": counted} if tokens is not None else {}
     for name, key in (("input_tokens", "prompt_tokens"), ("server_ttft", "time_to_first_token"),
                       ("server_latency", "total_latency")):  # fmt: skip
@@ -142,8 +171,10 @@ def row(sent: Sent, about: About, answer: Answer, epoch: float) -> dict[str, Any
             "f1": score.f1(answer.text, about.answers),
             "contains": score.contains(answer.text, about.answers),
         }
-    if answer.streamed:  # as microseconds after `started`: the first chunk, then each since the one before
-        found["arrivals_us"] = [(now - then) // 1000 for then, now in pairwise([started, *chunks])]
+    if answer.streamed:  # microseconds: the first chunk after `started`, then each after the one before
+        # each from the one before as whole numbers, so that their sum stays within one of the truth
+        since = [(chunk - started) // 1000 for chunk in chunks]
+        found["arrivals_us"] = [now - then for then, now in pairwise([0, *since])]
     found |= {"text": answer.text, "reasoning": answer.reasoning} if answer.text or answer.reasoning else {}
     return found
 
@@ -163,7 +194,7 @@ def _time(when: int, epoch: float) -> float:
 
 
 def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e15:
         return None
     return float(value)
 
@@ -177,7 +208,15 @@ def _unpacked(data: bytes) -> tuple[Sent, About]:
 
 
 def _line(found: Mapping[str, Any]) -> bytes:
-    return (json.dumps(found, ensure_ascii=False).encode("utf-8", "replace")) + b"\n"
+    text = json.dumps(found, ensure_ascii=False)
+    for letter in ("\x85", "\u2028", "\u2029"):  # where `str.splitlines` would end the line
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return text.encode("utf-8", "replace") + b"\n"
+
+
+def _write(out: IO[bytes], line: bytes) -> None:
+    while line:
+        line = line[out.write(line) :]
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -189,10 +228,17 @@ def main(arguments: Sequence[str]) -> None:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     file, epoch = arguments
     with Path(file).open("ab", buffering=0) as out:
+        end = out.tell()
         while len(size := sys.stdin.buffer.read(8)) == 8:
             data = sys.stdin.buffer.read(int.from_bytes(size, "little"))
             sent, about = _unpacked(data)  # from our own client, by a pipe that nobody else has
-            out.write(_line(row(sent, about, decode(sent.exchange), float(epoch))))
+            line = _line(row(sent, about, decode(sent.exchange), float(epoch)))
+            try:
+                _write(out, line)
+            except OSError as error:
+                out.truncate(end)  # no half of a line
+                sys.exit(f"{Path(file).name}: {error.strerror}")
+            end += len(line)
 
 
 if __name__ == "__main__":

@@ -114,11 +114,8 @@ def doubts(rows: Rows, client: Client, repeated: int, stopped: str) -> list[str]
     if asked and failed > MAX_FAILED * len(asked):
         reasons.append(f"{failed} of {len(asked)} requests failed, and what failed may have been the slow ones")
     # opening a connection is no lateness of this client's
-    on_time = [
-        {"delay": row["schedule_delay"] - row.get("connect_time", 0)} for row in asked if "schedule_delay" in row
-    ]
-    delays = _values(on_time, "delay")
-    if len(delays) and (late := float(np.percentile(delays, 99))) > MAX_DELAY:
+    delays = [row["schedule_delay"] - row.get("connect_time", 0.0) for row in asked if "schedule_delay" in row]
+    if delays and (late := float(np.percentile(delays, 99))) > MAX_DELAY:
         reasons.append(
             f"requests were sent up to {1000 * late:.1f} ms late (p99): this client was too slow for the load"
         )

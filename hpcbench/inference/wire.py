@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import os
 import socket
 import ssl
@@ -21,7 +22,11 @@ from typing import Any
 
 import httptools
 
-MAX_BODY = 64 << 20  # bytes of one answer: one that goes on for ever ends here
+from hpcbench.errors import ConfigError
+
+MAX_ANSWER = 64 << 20  # bytes: one that goes on for ever ends here
+_STALE = 1_000_000_000  # ns: a connection that is lost within it, before a word, had been closed before the request
+_STOPPED = "stopped: by this client"
 clock = time.monotonic_ns
 
 
@@ -30,7 +35,7 @@ class Exchange:
     """One request and what came back. Times are nanoseconds of the monotonic clock, 0 where it did not come to that.
 
     `pieces` are the body as it came, transfer encoding taken off, and `arrivals` when each was read. `failure` is empty
-    where the answer is whole; else the phase in which it ended and why: ``connect: refused``.
+    where the answer is whole; else the phase in which it ended and why: ``connect: Connection refused``.
     """
 
     scheduled: int = 0
@@ -42,6 +47,8 @@ class Exchange:
     arrivals: list[int] = field(default_factory=list)
     pieces: list[bytes] = field(default_factory=list)
     failure: str = ""
+    resent: int = 0  # for how long it was with a connection that was gone, before it was sent again
+    secrets: tuple[str, ...] = field(default=(), repr=False)  # what it was sent with, for `decode` to blank out
 
     def header(self, name: bytes) -> bytes:
         """Return a header of the answer; empty where there is none."""
@@ -51,40 +58,48 @@ class Exchange:
 class Wire:
     """Connections to one endpoint, as many as there are requests in flight; each is used again and again.
 
-    Belongs to the event loop that runs when it is made.
+    Belongs to the event loop that runs when it is made. Raises `ConfigError` where the address or the proxy that the
+    environment names cannot be used.
     """
 
     def __init__(self, base_url: str, timeout: float = 300.0) -> None:
-        parts = urllib.parse.urlsplit(base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{base_url} is not an address that begins with http:// or https://")
+        parts = _address(base_url, "the base_url of the endpoint")
         self.timeout = timeout
         self.opened = 0  # connections so far
         self._secure = parts.scheme == "https"
-        self._host, self._port = parts.hostname, parts.port or (443 if self._secure else 80)
+        self._host, self._port = parts.hostname or "", parts.port or (443 if self._secure else 80)
         self._netloc = parts.netloc.rpartition("@")[2]
         self._base = parts.path.rstrip("/")
         self._tls = ssl.create_default_context() if self._secure else None
-        self._proxy = _proxy(parts.scheme, self._netloc)
+        self._proxy = _proxy(parts.scheme, self._host, self._netloc)
+        self._secrets = self._proxy.secrets if self._proxy else ()
+        self._aborted = False
         self._loop = asyncio.get_running_loop()
         self._idle: list[_Connection] = []
         self._busy: set[_Connection] = set()
+        self._opening: set[asyncio.Task[_Connection]] = set()
         self._watch = self._loop.create_task(self._end_what_takes_too_long())
 
     def abort(self) -> None:
-        """Close every connection; what is in flight ends as a failure."""
+        """Close every connection, for good; what is in flight ends as a failure."""
+        self._aborted = True
         self._watch.cancel()
+        for task in self._opening:
+            task.cancel()
         for connection in [*self._idle, *self._busy]:
-            connection.end("stopped: by this client")
+            connection.end(_STOPPED)
 
     async def open(self, count: int) -> None:
-        """Open connections ahead, so that no request waits for its own; those that fail are left to the requests."""
-        for _ in range(count - len(self._idle)):
-            with contextlib.suppress(_FailedError):
+        """Open connections ahead, so that no request waits for its own; where one fails, the requests will tell."""
+        with contextlib.suppress(_FailedError):
+            for _ in range(count - len(self._idle)):
                 self._idle.append(await self._connect(Exchange()))
 
     def post(self, path: str, headers: Mapping[str, str], body: bytes) -> bytes:
-        """Write the bytes of a request."""
+        """Write the bytes of a request; what its Authorization holds is a secret of the exchanges from now on."""
+        _, _, secret = headers.get("Authorization", "").partition(" ")
+        if secret and secret not in self._secrets:
+            self._secrets = (*self._secrets, secret)
         target = f"{self._base}{path}"
         lines = {
             "Host": self._netloc,
@@ -102,21 +117,22 @@ class Wire:
 
     async def exchange(self, request: bytes, scheduled: int = 0) -> Exchange:
         """Send a request and take its answer, all of it or until it fails. Nothing is raised: failures are data."""
-        exchange = Exchange(scheduled)
+        exchange = Exchange(scheduled, secrets=self._secrets)
         try:
-            connection = self._idle.pop() if self._idle else await self._connect(exchange)
-            fresh = exchange.connected > 0
-            await self._over(connection, request, exchange)
-            if exchange.failure and not fresh and not exchange.status and exchange.failure.startswith("closed"):
-                # the server had closed a connection that was kept open: that is no answer to this request
-                exchange.failure = ""
+            if not self._idle:
                 await self._over(await self._connect(exchange), request, exchange)
+            elif await self._over(self._idle.pop(), request, exchange):
+                # the server had closed a connection that was kept open: that is no answer to this request
+                first, exchange.failure = exchange.started, ""
+                await self._over(await self._connect(exchange), request, exchange)
+                exchange.resent = exchange.started - first if first else 0
         except _FailedError as error:
             exchange.failure = str(error)
         exchange.finished = exchange.finished or clock()
         return exchange
 
-    async def _over(self, connection: _Connection, request: bytes, exchange: Exchange) -> None:
+    async def _over(self, connection: _Connection, request: bytes, exchange: Exchange) -> bool:
+        """Exchange over a connection; tells whether it was gone before the request came."""
         self._busy.add(connection)
         try:
             await connection.exchange(request, exchange)
@@ -126,21 +142,33 @@ class Wire:
             self._idle.append(connection)
         else:
             connection.end("")
+        return connection.lost and (not exchange.started or exchange.finished - exchange.started < _STALE)
 
     async def _connect(self, exchange: Exchange) -> _Connection:
+        if self._aborted:
+            raise _FailedError(_STOPPED)
         began = clock()
+        task = self._loop.create_task(self._opened())
+        self._opening.add(task)
         try:
-            connection = await asyncio.wait_for(self._opened(), min(self.timeout, 60.0))
-        except TimeoutError:
+            connection = await asyncio.wait_for(task, min(self.timeout, 60.0))
+        except asyncio.CancelledError:
+            if self._aborted:
+                raise _FailedError(_STOPPED) from None
+            raise
+        except (TimeoutError, asyncio.TimeoutError):
             raise _FailedError("connect: no answer") from None
-        except socket.gaierror as error:
-            raise _FailedError(f"dns: {self._host}: {error.strerror}") from None
+        except (socket.gaierror, UnicodeError) as error:
+            name = self._proxy.host if self._proxy else self._host
+            raise _FailedError(f"dns: {name}: {getattr(error, 'strerror', None) or 'no name of a host'}") from None
         except ssl.SSLCertVerificationError as error:
             raise _FailedError(f"tls: {error.verify_message}") from None
         except ssl.SSLError as error:
             raise _FailedError(f"tls: {error.reason or error}") from None
         except OSError as error:
-            raise _FailedError(f"connect: {error.strerror or error}") from None
+            raise _FailedError(f"connect: {_said(error)}") from None
+        finally:
+            self._opening.discard(task)
         exchange.connected = clock() - began
         self.opened += 1
         return connection
@@ -157,7 +185,8 @@ class Wire:
         elif not self._secure:
             _, opened = await self._loop.create_connection(made, self._proxy.host, self._proxy.port)
         else:
-            tunnel = await self._proxy.tunnel(self._loop, f"{self._host}:{self._port}")
+            host = f"[{self._host}]" if ":" in self._host else self._host
+            tunnel = await self._proxy.tunnel(self._loop, f"{host}:{self._port}")
             _, opened = await self._loop.create_connection(made, sock=tunnel, ssl=self._tls, server_hostname=name)
         return opened
 
@@ -185,6 +214,8 @@ class _Connection(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop, *, direct: bool, gone: Callable[[_Connection], None]) -> None:
         self.started = 0
         self.reusable = False
+        self.lost = False  # before a word of the answer
+        self._heard = False
         self._loop, self._direct, self._gone = loop, direct, gone
         self._transport: Any = None
         self._file = -1
@@ -204,11 +235,11 @@ class _Connection(asyncio.Protocol):
                 self._file = place.fileno()
 
     async def exchange(self, request: bytes, exchange: Exchange) -> None:
-        self._exchange, self._size, self.reusable = exchange, 0, False
+        self._exchange, self._size, self.reusable, self.lost, self._heard = exchange, 0, False, False, False
         self._done = self._loop.create_future()
         self._parser = httptools.HttpResponseParser(self)
         if self._transport.is_closing():
-            self._finish("closed: by the server, before the request")
+            self._lose(None)
             return
         sent = 0
         self.started = exchange.started = clock()
@@ -222,14 +253,17 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._stamp = clock()
+        self._heard = True
+        self._size += len(data)
         if self._exchange is None:
             self.end("")  # what nobody asked for
             return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self._finish(f"http: {error or 'no answer of HTTP'}")
-            self.end("")
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self.end(f"http: {error}" if isinstance(error, httptools.HttpParserError) else "http: another protocol")
+        if self._size > MAX_ANSWER:
+            self.end(f"body: longer than {MAX_ANSWER >> 20} MiB")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._exchange is not None:
@@ -243,10 +277,6 @@ class _Connection(asyncio.Protocol):
         if (exchange := self._exchange) is not None:
             exchange.arrivals.append(self._stamp)
             exchange.pieces.append(body)
-            self._size += len(body)
-            if self._size > MAX_BODY:
-                self._finish(f"body: longer than {MAX_BODY >> 20} MiB")
-                self.end("")
 
     def on_message_complete(self) -> None:
         exchange = self._exchange
@@ -264,16 +294,23 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._gone(self)
-        if (exchange := self._exchange) is None:
-            return
+        if self._exchange is not None:
+            self._lose(error)
+
+    def _lose(self, error: Exception | None) -> None:
+        exchange = self._exchange
+        assert exchange is not None
         self._stamp = clock()
         whole = exchange.status and not exchange.header(b"content-length") and not exchange.header(b"transfer-encoding")
         if whole and error is None:  # HTTP/1.0: the end of the connection is the end of the body
             self._finish("")
         elif exchange.status:
             self._finish(f"body: {_why(error)} in the middle of the answer")
+        elif self._heard:
+            self._finish(f"answer: {_why(error)} in the middle of its head")
         else:
-            self._finish(f"closed: {_why(error)} before an answer")
+            self.lost = True
+            self._finish(f"answer: {_why(error)} before it began")
 
     def end(self, failure: str) -> None:
         """Close the connection, whatever happens on it."""
@@ -292,9 +329,14 @@ class _Connection(asyncio.Protocol):
 
 
 def _why(error: Exception | None) -> str:
-    if isinstance(error, ConnectionResetError):
+    if isinstance(error, ConnectionResetError | BrokenPipeError):
         return "reset by the server"
-    return "closed by the server" if error is None else str(error)
+    return "closed by the server" if error is None else _said(error)
+
+
+def _said(error: Exception) -> str:
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if number else str(error)
 
 
 @dataclass(frozen=True)
@@ -304,14 +346,12 @@ class _Proxy:
     host: str
     port: int
     headers: Mapping[str, str]
+    secrets: tuple[str, ...]
 
     async def tunnel(self, loop: asyncio.AbstractEventLoop, target: str) -> socket.socket:
         """Open a way through it; raises `OSError`."""
-        family, kind, protocol, _, address = (await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM))[0]
-        way = socket.socket(family, kind, protocol)
+        way = await self._reached(loop)
         try:
-            way.setblocking(False)
-            await loop.sock_connect(way, address)
             lines = {"Host": target, **self.headers}
             head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
             await loop.sock_sendall(way, f"CONNECT {target} HTTP/1.1\r\n{head}\r\n".encode("ascii"))
@@ -326,6 +366,23 @@ class _Proxy:
             raise
         return way
 
+    async def _reached(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
+        """Connect to the first of its addresses that answers."""
+        last = OSError(f"the proxy {self.host} has no address")
+        for family, kind, protocol, _, address in await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
+            way = socket.socket(family, kind, protocol)
+            try:
+                way.setblocking(False)
+                await loop.sock_connect(way, address)
+            except BaseException as error:
+                way.close()
+                if not isinstance(error, OSError):
+                    raise
+                last = error
+            else:
+                return way
+        raise last
+
     def _check(self, answer: bytes) -> None:
         words = answer.split(b"\r\n", 1)[0].split(b" ", 2)
         if len(words) < 2 or words[1] != b"200":
@@ -333,15 +390,40 @@ class _Proxy:
             raise OSError(f"the proxy {self.host} answers {said}")
 
 
-def _proxy(scheme: str, netloc: str) -> _Proxy | None:
-    found = urllib.request.getproxies().get(scheme)
-    if not found or urllib.request.proxy_bypass(netloc):
+def _address(url: str, whose: str) -> urllib.parse.SplitResult:
+    """Read an address; the message of an error quotes none of it, because it may hold a password."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(f"{whose} is no address such as http://host:8000")
+    if not parts.netloc.isascii() or not parts.path.isascii():
+        raise ConfigError(f"{whose} has letters that no address has: write them as %XX, or as xn-- in a name")
+    return parts
+
+
+def _proxy(scheme: str, host: str, netloc: str) -> _Proxy | None:
+    known = urllib.request.getproxies()
+    found = known.get(scheme) or known.get("all")
+    if not found or _is_here(host) or urllib.request.proxy_bypass(netloc):
         return None
-    parts = urllib.parse.urlsplit(found if "://" in found else f"http://{found}")
-    if parts.scheme != "http" or not parts.hostname:
-        raise ValueError(f"the proxy of the environment is not one of http: {parts.scheme}://{parts.hostname or ''}")
-    headers = {}
+    parts = _address(found if "://" in found else f"http://{found}", "the proxy that the environment names")
+    if parts.scheme != "http":
+        raise ConfigError("the proxy that the environment names is not one of http")
+    headers, secrets = {}, []
     if parts.username is not None:
-        who = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
-        headers["Proxy-Authorization"] = f"Basic {b64encode(who.encode()).decode()}"
-    return _Proxy(parts.hostname, parts.port or 80, headers)
+        user, password = urllib.parse.unquote(parts.username), urllib.parse.unquote(parts.password or "")
+        packed = b64encode(f"{user}:{password}".encode()).decode()
+        headers["Proxy-Authorization"] = f"Basic {packed}"
+        secrets = [packed, password] if password else [packed]
+    return _Proxy(parts.hostname or "", parts.port or 80, headers, tuple(secrets))
+
+
+def _is_here(host: str) -> bool:
+    """Tell whether a host is this machine: what a proxy would reach by that name is the proxy's."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
