@@ -27,7 +27,7 @@ from hpcbench.inference import calibrate, prompts, summary
 from hpcbench.inference.load import Driver, Enough, Pattern, Sent, schedule
 from hpcbench.inference.negotiate import Accepted, negotiate
 from hpcbench.inference.prompts import Prompt
-from hpcbench.inference.record import FILE, About, Recorder, packed
+from hpcbench.inference.record import FILE, About, Recorder
 from hpcbench.inference.relay import relay
 from hpcbench.inference.turns import Turns
 from hpcbench.inference.wire import Wire, clock
@@ -35,6 +35,7 @@ from hpcbench.site import Endpoint
 
 _RAMP = 0.004  # seconds between the opening of streams: a burst would measure the burst
 _TURN = 5.0  # seconds of a turn where requests come at a rate
+_STOPPED = 130  # exit status, as after Ctrl-C
 _TICK = 0.02  # seconds between looks at how late the event loop is
 
 
@@ -117,7 +118,7 @@ def main(kind: str) -> int:
     asked = prompts.make(kind, {**parameters, "round": case.get("repeat", 1)}, settings.warmup + settings.requests)
     with _turns(case) as turns, _endpoint(case, settings) as where:
         measured = _run(_measure(where, settings, asked, done, turns))
-    rows = [json.loads(line) for line in Path(FILE).read_text(encoding="utf-8").splitlines()]
+    rows = list(_rows(Path(FILE)))
     return _tell(rows, settings, measured, prompts.repeated(asked[settings.warmup :]))
 
 
@@ -195,34 +196,36 @@ async def _measure(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    accepted = await negotiate(
-        wire, asker.post, _fields(where, settings), cold_wait=settings.cold_wait, renew=asker.renew,
-        say=lambda text: _print("event", kind="cold", time=time.time(), message=text),
-    )  # fmt: skip
+    try:
+        accepted = await negotiate(
+            wire, asker.post, _fields(where, settings), cold_wait=settings.cold_wait, renew=asker.renew,
+            say=lambda text: _print("event", kind="cold", time=time.time(), message=text),
+        )  # fmt: skip
+    except SiteError:
+        if enough.stopped:
+            raise SystemExit(_STOPPED) from None
+        raise
     limit = next(name for name in ("max_tokens", "max_completion_tokens") if name in accepted.fields)
     bodies = [_body(accepted.fields, limit, prompt) for prompt in asked]
     warm = range(settings.warmup)
     left = [number for number in range(settings.warmup, len(asked)) if number not in done]
     blocks = _blocks(left, settings, turns)
-    first = 1000 * _attempts()  # blocks of one attempt are not those of another
-    block_of = {number: first + position for position, block in enumerate(blocks) for number in block}
-    about = [
-        About(prompt.id, prompt.question, prompt.answers,
-              "warm-up" if number < settings.warmup else summary.MEASURED, block_of.get(number, 0))
-        for number, prompt in enumerate(asked)
-    ]  # fmt: skip
+    about = _about(asked, settings, blocks)
     watch = _Watch()
-    with Recorder(Path()) as recorder:
-        transport, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, recorder.pipe)
+
+    def lost() -> None:
+        enough.stopped = enough.stopped or f"what came of the requests cannot be written to {FILE}"
+
+    async with Recorder(Path(), lost) as recorder:
 
         def finished(sent: Sent) -> None:
-            transport.write(packed(sent, about[sent.number]))
+            recorder.put(sent, about[sent.number])
 
         driver = Driver(wire, lambda number: asker.bytes(bodies[number]), finished, enough,
                         retries=settings.retries, renew=asker.renew, seed=settings.seed)  # fmt: skip
         if turns is not None:
             turns.ready()
-            await turns.mine()
+            await turns.mine(lambda: bool(enough.stopped))
         await driver.closed(warm, settings.concurrency, _RAMP * settings.concurrency)
         if settings.pattern == "closed":
             await wire.open(min(settings.concurrency, len(left)))
@@ -231,18 +234,8 @@ async def _measure(
         gc.disable()  # a collection takes milliseconds in which nothing is stamped
         async with watch.looking():
             enough.begin()
-            for block in blocks:
-                if turns is not None:
-                    asks = clock()
-                    await turns.mine()
-                    enough.waited += clock() - asks
-                if enough.reached():
-                    break
-                await _send(driver, block, settings)
-                if turns is not None:
-                    turns.next()
+            await _send_by_turns(driver, blocks, settings, turns, enough)
         gc.enable()
-        await _drained(transport)
     wire.abort()
     lags = np.array(watch.lags or [0.0])
     client = summary.Client(
@@ -265,20 +258,40 @@ def _blocks(numbers: Sequence[int], settings: Settings, turns: Turns | None) -> 
     return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
+def _about(asked: Sequence[Prompt], settings: Settings, blocks: Sequence[Sequence[int]]) -> list[About]:
+    """Say what is known of each request beforehand; blocks of one attempt are not those of another."""
+    first = 1000 * len(list(Path().glob("attempt-*")))
+    block_of = {number: first + position for position, block in enumerate(blocks) for number in block}
+    return [
+        About(
+            prompt.id, prompt.question, prompt.answers,
+            "warm-up" if number < settings.warmup else summary.MEASURED, block_of.get(number, 0),
+        )
+        for number, prompt in enumerate(asked)
+    ]  # fmt: skip
+
+
+async def _send_by_turns(
+    driver: Driver, blocks: Sequence[Sequence[int]], settings: Settings, turns: Turns | None, enough: Enough
+) -> None:
+    for block in blocks:
+        if turns is not None:
+            asks = clock()
+            await turns.mine(lambda: bool(enough.stopped))
+            enough.waited += clock() - asks
+        if enough.reached():
+            break
+        await _send(driver, block, settings)
+        if turns is not None:
+            turns.next()
+
+
 async def _send(driver: Driver, block: Sequence[int], settings: Settings) -> None:
     if settings.pattern == "closed":
         await driver.closed(block, settings.concurrency, _RAMP * settings.concurrency)
     else:
         seed = settings.seed + (block[0] if block else 0)
         await driver.open(block, schedule(settings.pattern, len(block), settings.rate, seed, _trace(settings.trace)))
-
-
-async def _drained(transport: asyncio.WriteTransport) -> None:
-    """Hand over all that is still on its way to the recorder, then close the pipe."""
-    while transport.get_write_buffer_size():
-        await asyncio.sleep(0.01)
-    transport.close()
-    await asyncio.sleep(0)
 
 
 def _fields(where: Endpoint, settings: Settings) -> dict[str, Any]:
@@ -313,22 +326,25 @@ def _trace(file: str) -> list[float]:
     return times
 
 
-def _attempts() -> int:
-    """Return how many attempts at this case there were before, whose files were put aside."""
-    return len(list(Path().glob("attempt-*")))
-
-
 def _earlier() -> frozenset[int]:
     """Take over the requests that attempts before this one measured; returns their numbers: they are not sent again."""
-    kept: dict[int, str] = {}
-    for file in sorted(Path().glob(f"attempt-*/{FILE}")):
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                row = json.loads(line)
-                if row["phase"] == summary.MEASURED and not row["error"]:
-                    kept[int(row["request"])] = line
-    Path(FILE).write_text("".join(f"{line}\n" for line in kept.values()), encoding="utf-8")
+    kept = {
+        int(row["request"]): row
+        for file in sorted(Path().glob(f"attempt-*/{FILE}"))
+        for row in _rows(file)
+        if row.get("phase") == summary.MEASURED and not row.get("error") and isinstance(row.get("request"), int)
+    }
+    Path(FILE).write_text("".join(f"{json.dumps(row)}\n" for row in kept.values()), encoding="utf-8")
     return frozenset(kept)
+
+
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    """Read request records; a line that a crash cut short is left out."""
+    for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
+        with contextlib.suppress(ValueError):
+            row = json.loads(line)
+            if isinstance(row, dict):
+                yield row
 
 
 def _tell(rows: Sequence[Mapping[str, Any]], settings: Settings, measured: Measured, repeated: int) -> int:
@@ -375,7 +391,7 @@ def _tell(rows: Sequence[Mapping[str, Any]], settings: Settings, measured: Measu
         first = next((row["error"] for row in rows if row["error"]), "none was sent")
         raise SiteError(f"no request succeeded: {first}")
     if measured.stopped == "it was told to stop":
-        return 130
+        return _STOPPED
     _print("event", kind="finished", time=time.time())
     if failed:
         print(f"{failed} of {failed + len(good)} requests failed", file=sys.stderr)

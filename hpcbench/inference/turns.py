@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -43,9 +43,9 @@ class Turns:
         """Say that this endpoint answers by now: until all do, or are gone, nobody begins."""
         self._ready(self._position).touch()
 
-    async def mine(self) -> None:
-        """Wait for this participant's turn."""
-        while not self._is_mine():
+    async def mine(self, stopped: Callable[[], bool]) -> None:
+        """Wait for this participant's turn, or until it is stopped."""
+        while not stopped() and not self._is_mine():
             await asyncio.sleep(_POLL)
 
     def next(self) -> None:
