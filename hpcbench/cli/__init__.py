@@ -10,7 +10,8 @@ from hpcbench import __version__
 from hpcbench.cli.lists import benchmarks, formats, sites
 from hpcbench.cli.logs import parse, report
 from hpcbench.cli.reach import calibrate, check, login, smoke
-from hpcbench.cli.runs import cancel, clean, fetch, resume, status, submit, wait
+from hpcbench.cli.runs import cancel, clean, fetch, resume, status, wait
+from hpcbench.cli.sweep import submit
 from hpcbench.errors import HpcbenchError, UsageError
 
 # Not the docstring of `main`: one with a backslash in it has to be raw, where \b is two letters and not the backspace
