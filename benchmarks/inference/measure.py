@@ -221,7 +221,7 @@ def table(results: Results) -> Iterator[str]:
             ratio("cpu"),
             f"{one.requests:.1f}",
             f"{one.tokens:,.0f}",
-            f"{100 * one.others:.0f} %",
+            f"{max(0, 100 * one.others):.0f} %",
         ]
         yield f"| {' | '.join(cells)} |"
 
