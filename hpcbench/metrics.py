@@ -112,13 +112,13 @@ TEXT = frozenset({
     "path", "format", "sha256", "run", "case", "site", "benchmark", "parameters_from", "copy_of", "state", "reason",
     "task", "subject", "metric", "name", "unit", "kind", "message", "status", "error", "source",
     "device", "job", "queue", "phase", "prompt", "question", "finish_reason", "model", "text", "reasoning",
-    "tokens_counted_by",
+    "tokens_counted_by", "ran_on",
 })  # fmt: skip
 
 # Names that a parameter cannot have, because a table has a column of that name.
 RESERVED = frozenset({
     *TABLES["sources"], *TABLES["cases"], "source", "line", "started", "ended",
-    "cases", "speedup", "speedup_low", "speedup_high", "slowdown", "efficiency",
+    "ran_on", "cases", "speedup", "speedup_low", "speedup_high", "slowdown", "efficiency",
 })  # fmt: skip
 
 

@@ -129,6 +129,9 @@ _HEEDED = {
 }  # fmt: skip
 
 
+_COUNTS = frozenset({"nodes", "cores", "gpus"})
+
+
 class Site(config.FileModel):
     """Where jobs run. `name` is the file's name without its ending."""
 
@@ -233,8 +236,10 @@ def with_job(site: Site, settings: Mapping[str, str]) -> Site:
     try:
         job = Job.model_validate({**site.job.model_dump(exclude_unset=True), **given}, strict=False)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(f"--job {first['loc'][0]}: {first['msg']}") from None
+        key = str(error.errors()[0]["loc"][0])
+        like = {"time": "02:00:00", "memory": "32G", "directives": "--mail-type=END", "select": "nodes or gpus"}
+        form = f"not like {like[key]}" if key in like else "no whole number" if key in _COUNTS else "not one plain word"
+        raise UsageError(f"--job {key}: {settings[key]!r} is {form}") from None
     limits = site.limits.model_copy(update={"gpus": None}) if {"queue", "partition"} & set(given) else site.limits
     changed = site.model_copy(update={"job": job, "limits": limits})
     changed._origin = site.origin

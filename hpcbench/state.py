@@ -41,6 +41,7 @@ class CaseState:
     job: Job | None = None
     exit_status: int | None = None
     job_id: str | None = None
+    host: str = ""  # the machine that the exit record names
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,10 @@ def _ended(
 ) -> CaseState:  # fmt: skip
     state, reason = _how(folder, description, record, cancelled=cancelled)
     status = record.get("status") if isinstance(record.get("status"), int) else None
-    return CaseState(case, state, reason, number(record, "started"), number(record, "ended"), job, status, job_id)
+    host = record.get("host") if isinstance(record.get("host"), str) else ""
+    return CaseState(
+        case, state, reason, number(record, "started"), number(record, "ended"), job, status, job_id, str(host)
+    )
 
 
 def _how(

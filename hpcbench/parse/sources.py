@@ -143,6 +143,7 @@ def describe(file: Path) -> dict[str, Any]:
     return {
         **{key: storable(name) if isinstance(name, str) else "" for key, name in names.items()},
         "repeat": repeat if isinstance(repeat, int) and 0 < repeat < 2**31 else 1,
+        "beside": bool(found.get("beside")),
         "parameters": {name: value for name, value in points["parameters"].items() if name not in RESERVED},
         "baseline": points["baseline"],
         "logs": globs,

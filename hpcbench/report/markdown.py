@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from hpcbench.analyse.overlap import overlaps
 from hpcbench.analyse.sameness import TOLERANCE, Sameness
 from hpcbench.formats import all_formats
 from hpcbench.metrics import CAUTIONS, COLUMNS, COUNTED, Metrics, quantity, rows, shown
@@ -54,7 +55,7 @@ def write(metrics: Metrics, sections: Sequence[Section]) -> str:
         runs=[_run(run) for run in metrics.runs.values()],
         sections=[_section(section) for section in sections],
         level=_Markdown("##" if len(sections) < 2 else "###"),
-        cautions=table(["case", "what its program says"], told) if (told := cautions(metrics)) else None,
+        cautions=table(["case or run", "what is known of it"], told) if (told := cautions(metrics)) else None,
         failures=_failures(metrics),
         unknown=_unknown(metrics),
         sources=_sources(metrics),
@@ -235,7 +236,7 @@ def _counters(section: Section) -> _Markdown | None:
 
 
 def cautions(metrics: Metrics) -> list[tuple[str, str]]:
-    """Return what logs say of how far their numbers can be trusted: case and sentence, each once."""
+    """Return how far numbers can be trusted, as their programs and what ran when tell: case or run, and a sentence."""
     owner = metrics.owners()
     events = metrics.events[metrics.events["kind"].isin(CAUTIONS)]
     told = [
@@ -243,7 +244,7 @@ def cautions(metrics: Metrics) -> list[tuple[str, str]]:
         for event in rows(events)
         if event.source in owner
     ]
-    return [(case, said) for _, case, said in dict.fromkeys(sorted(told))]
+    return [*overlaps(metrics), *((case, said) for _, case, said in dict.fromkeys(sorted(told)))]
 
 
 def _failures(metrics: Metrics) -> _Markdown | None:
