@@ -35,11 +35,17 @@ class Parameter(config.Model):
     unit: str = ""
     help: str
     choices: list[Value] | None = None
+    matches: str | None = None  # a regular expression that all of a text fits; `like` is an example
+    like: str = ""
     min: float | None = None
     max: float | None = None
 
     @model_validator(mode="after")
     def _default_fits(self) -> Parameter:
+        try:
+            re.compile(self.matches or "")
+        except re.error as error:
+            raise ValueError(f"matches: not a regular expression: {error}") from None
         for key, values in (("choices", self.choices or ()), ("default", (self.default,))):
             try:
                 for value in values:
@@ -53,6 +59,8 @@ class Parameter(config.Model):
         converted = self._typed(value)
         if self.choices is not None and converted not in [self._typed(choice) for choice in self.choices]:
             raise ValueError(f"{value!r} is none of {', '.join(str(choice) for choice in self.choices)}")
+        if self.matches is not None and not re.fullmatch(self.matches, str(converted)):
+            raise ValueError(f"{value!r} is not like {self.like}")
         if isinstance(converted, int | float) and not isinstance(converted, bool):
             if self.min is not None and converted < self.min:
                 raise ValueError(f"{converted} is below the least allowed, {self.min:g}")

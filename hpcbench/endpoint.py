@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import urllib.request
 from collections.abc import Iterator
+from http.client import HTTPException
 from typing import Any
 
 from hpcbench.errors import HpcbenchError
@@ -75,8 +76,7 @@ def model_state(endpoint: Endpoint, key: str) -> str:
     told = _get(endpoint.status, key)
     asked = {endpoint.model, *endpoint.aliases}
     for word in ("running", "queued", "stopped", "others"):
-        entries = told.get(word) if isinstance(told, dict) else None
-        for entry in entries if isinstance(entries, list) else ():
+        for entry in _listed(told, word):
             if isinstance(entry, dict) and asked & {name.strip() for name in str(entry.get("Models", "")).split(",")}:
                 return shown(str(entry.get("Model Status") or word), 40)
     return "not loaded"
@@ -84,14 +84,20 @@ def model_state(endpoint: Endpoint, key: str) -> str:
 
 def _names(listed: Any) -> Iterator[str]:
     """Find the models in OpenAI's list, or in a gateway's ``clusters.X.frameworks.Y.models``."""
-    if not isinstance(listed, dict):
-        return
-    for entry in listed.get("data") or ():
+    for entry in _listed(listed, "data"):
         if isinstance(entry, dict) and isinstance(entry.get("id"), str):
             yield entry["id"]
-    for cluster in (listed.get("clusters") or {}).values():
-        for framework in ((cluster or {}).get("frameworks") or {}).values():
-            yield from (name for name in (framework or {}).get("models") or () if isinstance(name, str))
+    for cluster in _listed(listed, "clusters"):
+        for framework in _listed(cluster, "frameworks"):
+            yield from (name for name in _listed(framework, "models") if isinstance(name, str))
+
+
+def _listed(value: Any, key: str) -> list[Any]:
+    """Return what stands under a key, in a list or under names of its own; nothing where it is neither."""
+    found = value.get(key) if isinstance(value, dict) else None
+    if isinstance(found, dict):
+        return list(found.values())
+    return found if isinstance(found, list) else []
 
 
 def _get(url: str, key: str) -> Any:
@@ -99,5 +105,8 @@ def _get(url: str, key: str) -> Any:
     request = urllib.request.Request(url)  # noqa: S310
     if key:  # not for whoever a redirection leads to
         request.add_unredirected_header("Authorization", f"Bearer {key}")
-    with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310
-        return json.loads(answer.read(1 << 24))
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310
+            return json.loads(answer.read(1 << 24))
+    except (HTTPException, RecursionError) as error:
+        raise ValueError(f"no answer of HTTP with JSON: {type(error).__name__}") from None

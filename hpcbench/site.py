@@ -98,7 +98,7 @@ class Limits(config.Model):
 class Endpoint(config.Model):
     """An inference endpoint that speaks OpenAI's protocol."""
 
-    base_url: Annotated[str, Field(pattern=_URL)]
+    base_url: Annotated[str, Field(pattern=r"^https?://[^\s?#]{1,500}$")]  # paths are put behind it
     model: str
     aliases: list[str] = []  # other names the model has had there
     token: Token | None = None

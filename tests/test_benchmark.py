@@ -97,6 +97,10 @@ def test_limits_and_choices_hold():
         parameter("int", 1, max=4).convert(5)
     with pytest.raises(ValueError, match="is none of a, b"):
         parameter("str", "a", choices=["a", "b"]).convert("c")
+    limits = parameter("words", "", matches="(a=[0-9])?", like="a=1")
+    assert limits.convert("a=7") == "a=7"
+    with pytest.raises(ValueError, match="'a=77' is not like a=1"):
+        limits.convert("a=77")
 
 
 def test_a_path_is_the_same_file_wherever_the_job_runs(tmp_path, monkeypatch):
@@ -178,6 +182,8 @@ def test_a_parameters_name_is_an_option_and_a_variable(tmp_path, name):
         ("{type: int, default: 3, min: 5, max: 1, help: x}", "default: 3 is below the least allowed, 5"),
         ("{type: float, default: .inf, help: x}", "default: inf is not a finite number"),
         ("{type: path, default: ~nobody-here/x, help: x}", "default: '~nobody-here/x': there is no such user"),
+        ("{type: str, default: a, matches: '(', help: x}", "matches: not a regular expression: missing )"),
+        ("{type: str, default: a, matches: b, like: b, help: x}", "default: 'a' is not like b"),
         ("{type: int, default: [1], help: x}", "default: should be a valid boolean or a valid integer or"),
         ("{type: int, default: 1}", "the key 'parameters.act.help' is missing"),
         ("{typ: int, default: 1, help: x}", "unknown key 'parameters.act.typ'; did you mean 'type'?"),

@@ -2,7 +2,7 @@
 
 import sys
 
-from hpcbench.inference.measure import run
+from hpcbench.inference.measure import start
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(start(sys.argv[1:]))

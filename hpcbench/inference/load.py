@@ -6,6 +6,7 @@ import asyncio
 import email.utils
 import math
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from hpcbench.inference.wire import Exchange, Wire, clock
 
 Pattern = Literal["closed", "constant", "poisson", "ramp", "replay"]
 AGAIN = frozenset({408, 429, 503, 504})  # what a server means by "later"
+_ERROR = re.compile(rb'"error"\s*:(?!\s*null)|^event:\s*error', re.MULTILINE)  # inside a text the quotes are escaped
 _LONGEST_PAUSE = 60.0  # seconds between two tries
 _LOOK = 0.25  # seconds between looks at whether it is enough
 
@@ -27,37 +29,28 @@ class Sent:
     exchange: Exchange
     retries: int = 0
     paused: float = 0.0
-    in_flight: int = 0  # requests under way when it was sent, itself included
 
 
 @dataclass
 class Enough:
-    """When no further request is sent: after a time, too many failures, or a word from outside. 0 is no limit."""
+    """When no further request is sent: at a time, at too many failures, or at a word from outside. 0 is no limit."""
 
-    duration: float = 0.0  # seconds
     failures: float = 0.0  # share of the requests so far, from the twentieth on
+    until: int = 0  # nanoseconds of the clock
     stopped: str = ""  # why it ended before its time
-    began: int = 0
-    waited: int = 0  # nanoseconds in which it was another's turn
     _done: int = 0
     _failed: int = 0
-
-    def begin(self) -> None:
-        """Start the clock."""
-        self.began = self.began or clock()
 
     def count(self, sent: Sent) -> None:
         """Take note of how a request ended."""
         self._done += 1
-        self._failed += bool(sent.exchange.failure) or not 200 <= sent.exchange.status < 300
+        self._failed += _failed(sent.exchange)
         if self.failures and self._done >= 20 and self._failed > self.failures * self._done:
             self.stopped = self.stopped or f"{self._failed} of the first {self._done} requests failed"
 
     def reached(self) -> bool:
         """Tell whether it is enough."""
-        if self.stopped or not self.began or self.duration <= 0:
-            return bool(self.stopped)
-        return clock() - self.began - self.waited >= self.duration * 1e9
+        return bool(self.stopped) or bool(self.until and clock() >= self.until)
 
 
 def schedule(pattern: Pattern, count: int, rate: float, seed: int, trace: Sequence[float] = ()) -> list[float]:
@@ -101,15 +94,17 @@ class Driver:
         renew: Callable[[], Awaitable[bool]] | None = None,
         seed: int = 0,
     ) -> None:
-        self.in_flight = 0
         self._wire, self._request, self._finished, self._enough = wire, request, finished, enough
         self._retries, self._renew, self._renewing = retries, renew, asyncio.Lock()
         self._draw = random.Random(seed)
 
-    async def closed(self, numbers: Sequence[int], concurrency: int, ramp_up: float = 0.0) -> int:
-        """Keep `concurrency` requests in flight, opened one after another over `ramp_up` seconds; returns how many."""
+    async def closed(self, numbers: Sequence[int], concurrency: int, ramp_up: float = 0.0, at: int = 0) -> int:
+        """Keep `concurrency` requests in flight, opened one after another over `ramp_up` seconds; returns how many.
+
+        It begins `at` a time of the clock, else now.
+        """
         left = iter(numbers)
-        began = clock()
+        began = at or clock()
         streams = min(concurrency, len(numbers))
 
         async def stream(position: int) -> int:
@@ -122,9 +117,12 @@ class Driver:
 
         return sum(await asyncio.gather(*(stream(position) for position in range(streams))))
 
-    async def open(self, numbers: Sequence[int], times: Sequence[float]) -> int:
-        """Send each request when it is due, however many are under way; returns how many were sent."""
-        began = clock() + 10_000_000
+    async def open(self, numbers: Sequence[int], times: Sequence[float], at: int = 0) -> int:
+        """Send each request when it is due, in seconds after `at` a time of the clock, however many are under way.
+
+        Returns how many were sent.
+        """
+        began = at or clock() + 10_000_000
         under_way: set[asyncio.Task[None]] = set()
         sent = 0
         for number, due in zip(numbers, times, strict=False):
@@ -141,8 +139,7 @@ class Driver:
 
     async def _one(self, number: int, scheduled: int) -> None:
         """Send one request until it has an answer that is not "later", or its tries are used up."""
-        self.in_flight += 1
-        sent = Sent(number, Exchange(scheduled), in_flight=self.in_flight)
+        sent = Sent(number, Exchange(scheduled))
         first, renewed = 0, False
         try:
             while True:
@@ -161,7 +158,6 @@ class Driver:
                         break
                 sent.retries += 1
         finally:
-            self.in_flight -= 1
             self._enough.count(sent)
             self._finished(sent)
 
@@ -177,6 +173,13 @@ class Driver:
         asked = _seconds(sent.exchange.header(b"retry-after").decode("ascii", "replace"))
         pause = 0.5 * 2**sent.retries * (0.5 + self._draw.random()) if asked is None else asked
         return min(max(pause, 0.0), _LONGEST_PAUSE)
+
+
+def _failed(exchange: Exchange) -> bool:
+    """Tell whether an answer is an error, as far as can be seen without decoding it: some servers stream theirs."""
+    if exchange.failure or not 200 <= exchange.status < 300:
+        return True
+    return not exchange.pieces or bool(_ERROR.search(b"".join(exchange.pieces[-2:])))
 
 
 def _while(numbers: Iterator[int], enough: Enough) -> Iterator[int]:

@@ -8,66 +8,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import json
-import resource
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hpcbench import endpoint as endpoints
-from hpcbench.errors import ConfigError, HpcbenchError, SiteError, UsageError
+from hpcbench.errors import HpcbenchError, SiteError, UsageError
 from hpcbench.inference import calibrate, prompts, summary
-from hpcbench.inference.load import Driver, Enough, Pattern, Sent, schedule
+from hpcbench.inference.client import Client, Further, Sender, Work, of_case, run
+from hpcbench.inference.load import schedule
 from hpcbench.inference.negotiate import Accepted, negotiate
 from hpcbench.inference.prompts import Prompt
-from hpcbench.inference.record import FILE, About, Recorder
+from hpcbench.inference.record import FILE, Recorder
 from hpcbench.inference.relay import relay
+from hpcbench.inference.settings import Settings
 from hpcbench.inference.turns import Turns
-from hpcbench.inference.wire import Wire, clock
+from hpcbench.inference.wire import clock
 from hpcbench.site import Endpoint
 
 _RAMP = 0.004  # seconds between the opening of streams: a burst would measure the burst
 _TURN = 5.0  # seconds of a turn where requests come at a rate
 _STOPPED = 130  # exit status, as after Ctrl-C
-_TICK = 0.02  # seconds between looks at how late the event loop is
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How an endpoint is asked: the parameters of the same names."""
-
-    concurrency: int
-    requests: int
-    max_tokens: int
-    pattern: Pattern
-    rate: float
-    trace: str
-    warmup: int
-    duration: float
-    max_failures: float
-    retries: int
-    timeout: float
-    cold_wait: float
-    stream: bool
-    temperature: float
-    seed: int
-    vary_prefix: bool
-    slo: str
-    model_folder: str
-
-    @classmethod
-    def of(cls, parameters: Mapping[str, Any]) -> Settings:
-        """Read the parameters of a case; raises `UsageError` where they do not fit each other."""
-        settings = cls(**{each.name: parameters[each.name] for each in fields(cls)})
-        summary.limits(settings.slo)
-        return settings
+_TOLD = "it was told to stop"
+_LEAD = 20_000_000  # ns from a word to all clients until they begin
 
 
 @dataclass
@@ -79,55 +48,15 @@ class Measured:
     stopped: str
 
 
-@dataclass
-class _Watch:
-    """How late the event loop comes to what is due, and what CPU time the client takes."""
-
-    lags: list[float] = field(default_factory=list)
-    cpu: float = 0.0
-    wall: float = 0.0
-    stolen: float = 0.0
-
-    @contextlib.asynccontextmanager
-    async def looking(self) -> AsyncIterator[None]:
-        loop = asyncio.get_running_loop()
-
-        async def look() -> None:
-            while True:
-                due = clock() / 1e9 + _TICK
-                await asyncio.sleep(_TICK)
-                self.lags.append(max(0.0, clock() / 1e9 - due - 0.001))  # its timers are a millisecond coarse
-
-        task = loop.create_task(look())
-        cpu, wall, before = _cpu(), time.monotonic(), _stolen()
-        try:
-            yield
-        finally:
-            self.cpu, self.wall = _cpu() - cpu, time.monotonic() - wall
-            stolen, whole = (now - then for now, then in zip(_stolen(), before, strict=True))
-            self.stolen = stolen / whole if whole > 0 else 0.0
-            task.cancel()
-
-
 def main(kind: str) -> int:
     """Measure the case of the folder that this runs in; returns the exit status: 4 where some requests failed."""
     case = json.loads(Path("case.json").read_text(encoding="utf-8"))
-    parameters = case["parameters"]
-    settings = Settings.of(parameters)
+    settings, asked = of_case(kind, case)
     done = _earlier()
-    asked = prompts.make(kind, {**parameters, "round": case.get("repeat", 1)}, settings.warmup + settings.requests)
     with _turns(case) as turns, _endpoint(case, settings) as where:
-        measured = _run(_measure(where, settings, asked, done, turns))
+        measured = run(_Measurement(kind, where, settings, asked, done, turns).work())
     rows = list(_rows(Path(FILE)))
     return _tell(rows, settings, measured, prompts.repeated(asked[settings.warmup :]))
-
-
-def _run(work: Any) -> Any:
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(work)
-    return uvloop.run(work)
 
 
 def _turns(case: Mapping[str, Any]) -> contextlib.AbstractContextManager[Turns | None]:
@@ -145,153 +74,137 @@ def _endpoint(case: Mapping[str, Any], settings: Settings) -> Iterator[Endpoint]
         return
     from hpcbench.inference import embedded
 
-    with embedded.serving(settings.model_folder, log=Path("server.log")) as served:
+    together = settings.continuous_batching
+    with embedded.serving(settings.model_folder, continuous_batching=together, log=Path("server.log")) as served:
         _print("counter", name="server_start", value=served.started_in, unit="s")
         yield Endpoint(base_url=served.base_url, model=served.model)
 
 
-class _Asker:
-    """Writes requests; knows the token, which goes nowhere else."""
+class _Measurement:
+    """One measurement: asks what the endpoint accepts, and sends the load by one client or several."""
 
-    def __init__(self, where: Endpoint, wire: Wire) -> None:
-        self._where, self._wire = where, wire
-        self._headers: dict[str, str] = {}
-        self._read()
+    def __init__(
+        self, kind: str, where: Endpoint, settings: Settings, asked: Sequence[Prompt], done: frozenset[int],
+        turns: Turns | None,
+    ) -> None:  # fmt: skip
+        self._kind, self._where, self._settings, self._asked, self._turns = kind, where, settings, asked, turns
+        self._left = [number for number in range(settings.warmup, len(asked)) if number not in done]
+        self._times = settings.times()
+        self._stopped = ""
+        self._senders: list[Sender] = []
 
-    def _read(self) -> bool:
-        if self._where.token is None:
-            return False
-        before = dict(self._headers)
-        key, _ = endpoints.token(self._where.token)
-        self._headers = {"Authorization": f"Bearer {key}"}
-        return self._headers != before
+    def _stop(self, why: str) -> None:
+        """End at once."""
+        self._stopped = self._stopped or why
+        for each in self._senders:
+            each.stop(why)
 
-    async def renew(self) -> bool:
-        """Read the token anew, where it comes from a command; tells whether it is another one."""
-        if self._where.token is None or not self._where.token.command:
-            return False
+    def _enough(self, why: str) -> None:
+        """Send no more, because one of the clients does not."""
+        self._stopped = self._stopped or why
+        for each in self._senders:
+            each.enough(why)
+
+    async def work(self) -> Measured:
+        """Measure; raises `HpcbenchError` where the endpoint does not answer, or not all is recorded."""
+        settings, loop = self._settings, asyncio.get_running_loop()
+        client = Client(self._where, settings, self._asked, self._enough)
+        self._senders.append(client)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, _TOLD)
+        accepted = await self._negotiate(client)
+        async with Recorder(Path(), settings.processes) as recorder:
+            try:
+                await self._start(client, accepted.fields, recorder)
+                before, began = _stolen(), time.monotonic()
+                await self._send_by_turns()
+                wall, stolen = time.monotonic() - began, _share(before, _stolen())
+            except BaseException:
+                self._stop("it failed")
+                await asyncio.gather(*(each.end() for each in self._senders), return_exceptions=True)
+                raise
+            fared = await asyncio.gather(*(each.end() for each in self._senders))
+        return Measured(accepted, summary.Client(fared, wall, stolen), self._stopped)
+
+    async def _start(self, client: Client, fields: Mapping[str, Any], recorder: Recorder) -> None:
+        """Get all clients ready, and the endpoint warm."""
+        settings = self._settings
+        await client.start(fields, recorder.ends.pop())
+        while recorder.ends:
+            further = Further(self._enough)
+            await further.start(self._kind, self._where, fields, recorder.ends.pop())
+            self._senders.append(further)
+        if self._turns is not None:
+            self._turns.ready()
+            await self._turns.mine(lambda: bool(self._stopped))
+        await client.warm_up(_RAMP * settings.concurrency)
+        streams = min(settings.concurrency, len(self._left)) if settings.pattern == "closed" else 0
+        shares = zip(self._senders, _shares(streams, len(self._senders)), strict=True)
+        await asyncio.gather(*(each.open(share) for each, share in shares))
+
+    async def _negotiate(self, client: Client) -> Accepted:
+        most = max((prompt.max_tokens or self._settings.max_tokens for prompt in self._asked), default=1)
         try:
-            return await asyncio.get_running_loop().run_in_executor(None, self._read)
-        except HpcbenchError:
-            return False
+            return await negotiate(
+                client.wire, client.asker.post, _fields(self._where, self._settings), most,
+                cold_wait=self._settings.cold_wait, renew=client.asker.renew,
+                say=lambda text: _print("event", kind="cold", time=time.time(), message=text),
+            )  # fmt: skip
+        except SiteError:
+            if self._stopped:
+                raise SystemExit(_STOPPED) from None
+            raise
 
-    def post(self, body: Mapping[str, Any]) -> bytes:
-        return self.bytes(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))
+    async def _send_by_turns(self) -> None:
+        """Send block after block, each in a turn of its own where endpoints are measured side by side."""
+        turns = self._turns
+        until = clock() + int(self._settings.duration * 1e9)
+        # blocks of one attempt are not those of another
+        for block, numbers in enumerate(self._blocks(), 1000 * len(list(Path().glob("attempt-*")))):
+            if turns is not None:
+                asks = clock()
+                await turns.mine(lambda: bool(self._stopped))
+                until += clock() - asks  # another's turn takes none of this one's time
+            if self._stopped or (self._settings.duration and clock() >= until):
+                break
+            await self._send(numbers, block, until if self._settings.duration else 0)
+            if turns is not None:
+                turns.next()
 
-    def bytes(self, body: bytes) -> bytes:
-        return self._wire.post("/chat/completions", self._headers, body)
+    async def _send(self, numbers: Sequence[int], block: int, until: int) -> None:
+        """Deal the requests of a block out to the clients like cards, and begin with all of them at once."""
+        settings, count = self._settings, len(self._senders)
+        due: list[float] = []
+        if settings.pattern != "closed":
+            seed = settings.seed + (numbers[0] if numbers else 0)
+            due = schedule(settings.pattern, len(numbers), settings.rate, seed, self._times)
+        opening = _RAMP * settings.concurrency
+        at = clock() + _LEAD if count > 1 else 0
+        after = 0 if due else int(_RAMP * 1e9)  # streams of all clients open one after another, too
+        works = [
+            Work(list(numbers[place::count]), due[place::count], streams, opening, block, at + place * after, until)
+            for place, streams in enumerate(_shares(settings.concurrency, count))
+        ]
+        await asyncio.gather(*(each.send(work) for each, work in zip(self._senders, works, strict=True)))
 
+    def _blocks(self) -> list[Sequence[int]]:
+        """Divide requests into what is sent in one turn.
 
-async def _measure(
-    where: Endpoint, settings: Settings, asked: Sequence[Prompt], done: frozenset[int], turns: Turns | None
-) -> Measured:
-    wire = Wire(where.base_url, settings.timeout)
-    asker = _Asker(where, wire)
-    enough = Enough(settings.duration, settings.max_failures)
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        enough.stopped = enough.stopped or "it was told to stop"
-        wire.abort()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    try:
-        accepted = await negotiate(
-            wire, asker.post, _fields(where, settings), cold_wait=settings.cold_wait, renew=asker.renew,
-            say=lambda text: _print("event", kind="cold", time=time.time(), message=text),
-        )  # fmt: skip
-    except SiteError:
-        if enough.stopped:
-            raise SystemExit(_STOPPED) from None
-        raise
-    limit = next(name for name in ("max_tokens", "max_completion_tokens") if name in accepted.fields)
-    bodies = [_body(accepted.fields, limit, prompt) for prompt in asked]
-    warm = range(settings.warmup)
-    left = [number for number in range(settings.warmup, len(asked)) if number not in done]
-    blocks = _blocks(left, settings, turns)
-    about = _about(asked, settings, blocks)
-    watch = _Watch()
-
-    def lost() -> None:
-        enough.stopped = enough.stopped or f"what came of the requests cannot be written to {FILE}"
-
-    async with Recorder(Path(), lost) as recorder:
-
-        def finished(sent: Sent) -> None:
-            recorder.put(sent, about[sent.number])
-
-        driver = Driver(wire, lambda number: asker.bytes(bodies[number]), finished, enough,
-                        retries=settings.retries, renew=asker.renew, seed=settings.seed)  # fmt: skip
-        if turns is not None:
-            turns.ready()
-            await turns.mine(lambda: bool(enough.stopped))
-        await driver.closed(warm, settings.concurrency, _RAMP * settings.concurrency)
+        One request where they are sequential, else enough to fill all streams some times, or some seconds of a rate.
+        """
+        numbers, settings = self._left, self._settings
+        if self._turns is None or settings.pattern in ("ramp", "replay"):
+            return [numbers]
         if settings.pattern == "closed":
-            await wire.open(min(settings.concurrency, len(left)))
-        gc.collect()
-        gc.freeze()
-        gc.disable()  # a collection takes milliseconds in which nothing is stamped
-        async with watch.looking():
-            enough.begin()
-            await _send_by_turns(driver, blocks, settings, turns, enough)
-        gc.enable()
-    wire.abort()
-    lags = np.array(watch.lags or [0.0])
-    client = summary.Client(
-        watch.cpu, watch.wall, float(np.percentile(lags, 99)), float(lags.max()), wire.opened, watch.stolen
-    )
-    return Measured(accepted, client, enough.stopped)
+            size = 1 if settings.concurrency == 1 else 4 * settings.concurrency
+        else:
+            size = max(1, round(_TURN * settings.rate))
+        return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
-def _blocks(numbers: Sequence[int], settings: Settings, turns: Turns | None) -> list[Sequence[int]]:
-    """Divide requests into what is sent in one turn.
-
-    One request where they are sequential, else enough to fill all streams some times, or some seconds of a rate.
-    """
-    if turns is None or settings.pattern in ("ramp", "replay"):
-        return [numbers]
-    if settings.pattern == "closed":
-        size = 1 if settings.concurrency == 1 else 4 * settings.concurrency
-    else:
-        size = max(1, round(_TURN * settings.rate))
-    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
-
-
-def _about(asked: Sequence[Prompt], settings: Settings, blocks: Sequence[Sequence[int]]) -> list[About]:
-    """Say what is known of each request beforehand; blocks of one attempt are not those of another."""
-    first = 1000 * len(list(Path().glob("attempt-*")))
-    block_of = {number: first + position for position, block in enumerate(blocks) for number in block}
-    return [
-        About(
-            prompt.id, prompt.question, prompt.answers,
-            "warm-up" if number < settings.warmup else summary.MEASURED, block_of.get(number, 0),
-        )
-        for number, prompt in enumerate(asked)
-    ]  # fmt: skip
-
-
-async def _send_by_turns(
-    driver: Driver, blocks: Sequence[Sequence[int]], settings: Settings, turns: Turns | None, enough: Enough
-) -> None:
-    for block in blocks:
-        if turns is not None:
-            asks = clock()
-            await turns.mine(lambda: bool(enough.stopped))
-            enough.waited += clock() - asks
-        if enough.reached():
-            break
-        await _send(driver, block, settings)
-        if turns is not None:
-            turns.next()
-
-
-async def _send(driver: Driver, block: Sequence[int], settings: Settings) -> None:
-    if settings.pattern == "closed":
-        await driver.closed(block, settings.concurrency, _RAMP * settings.concurrency)
-    else:
-        seed = settings.seed + (block[0] if block else 0)
-        await driver.open(block, schedule(settings.pattern, len(block), settings.rate, seed, _trace(settings.trace)))
+def _shares(whole: int, count: int) -> list[int]:
+    """Divide a number of streams among clients."""
+    return [len(range(place, whole, count)) for place in range(count)]
 
 
 def _fields(where: Endpoint, settings: Settings) -> dict[str, Any]:
@@ -305,25 +218,6 @@ def _fields(where: Endpoint, settings: Settings) -> dict[str, Any]:
     if settings.stream:
         found["stream_options"] = {"include_usage": True}
     return found
-
-
-def _body(fields: Mapping[str, Any], limit: str, prompt: Prompt) -> bytes:
-    messages = [{"role": role, "content": content} for role, content in prompt.messages]
-    own = {} if prompt.max_tokens is None else {limit: prompt.max_tokens}
-    return json.dumps({**fields, **own, "messages": messages}, ensure_ascii=False).encode("utf-8", "replace")
-
-
-def _trace(file: str) -> list[float]:
-    """Read a trace: a time in seconds on each line, rising."""
-    if not file:
-        return []
-    try:
-        times = [float(line) for line in Path(file).read_text(encoding="utf-8").split()]
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"no trace of one time in seconds a line: {error}", file) from None
-    if not times or times != sorted(times):
-        raise ConfigError("the times of a trace have to rise", file)
-    return times
 
 
 def _earlier() -> frozenset[int]:
@@ -365,9 +259,9 @@ def _tell(rows: Sequence[Mapping[str, Any]], settings: Settings, measured: Measu
     for name, (value, unit) in summary.summarise(rows, summary.limits(settings.slo)).items():
         _print("counter", name=name, value=value, unit=unit)
     for name, value, unit in (
-        ("client_cpu", client.cpu, "s"), ("client_lag_p99", client.lag_p99, "s"),
-        ("client_lag_max", client.lag_max, "s"), ("connections", client.connections, ""),
-        ("client_cpu_stolen", client.stolen, ""),
+        ("clients", len(client.fared), ""), ("client_cpu", client.cpu, "s"),
+        ("client_lag_p99", client.worst("lag_p99"), "s"), ("client_lag_max", client.worst("lag_max"), "s"),
+        ("connections", sum(each.connections for each in client.fared), ""), ("client_cpu_stolen", client.stolen, ""),
     ):  # fmt: skip
         _print("counter", name=name, value=value, unit=unit)
     for note in summary.notes(rows):
@@ -390,7 +284,7 @@ def _tell(rows: Sequence[Mapping[str, Any]], settings: Settings, measured: Measu
     if not good:
         first = next((row["error"] for row in rows if row["error"]), "none was sent")
         raise SiteError(f"no request succeeded: {first}")
-    if measured.stopped == "it was told to stop":
+    if measured.stopped == _TOLD:
         return _STOPPED
     _print("event", kind="finished", time=time.time())
     if failed:
@@ -400,11 +294,6 @@ def _tell(rows: Sequence[Mapping[str, Any]], settings: Settings, measured: Measu
 
 def _arrivals(row: Mapping[str, Any]) -> list[float]:
     return list(np.cumsum(row.get("arrivals_us") or [0.0]) / 1e6)
-
-
-def _cpu() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 def _stolen() -> tuple[int, int]:
@@ -417,12 +306,17 @@ def _stolen() -> tuple[int, int]:
     return (ticks[7], sum(ticks)) if len(ticks) == 8 else (0, 0)
 
 
+def _share(before: tuple[int, int], after: tuple[int, int]) -> float:
+    part, whole = (now - then for now, then in zip(after, before, strict=True))
+    return part / whole if whole > 0 else 0.0
+
+
 def _print(record: str, **fields: Any) -> None:
     sys.stdout.write(json.dumps({"record": record, **fields}) + "\n")
     sys.stdout.flush()
 
 
-def run(arguments: Sequence[str]) -> int:
+def start(arguments: Sequence[str]) -> int:
     """Run as a program: an error is one line."""
     try:
         if len(arguments) != 1:

@@ -16,6 +16,9 @@ from hpcbench.inference.wire import Exchange, Wire, clock
 
 # What an answer can do without, in the order in which they are given up where a refusal names none of them.
 _OPTIONAL = ("stream_options", "seed", "temperature")
+LIMITS = ("max_tokens", "max_completion_tokens")  # the names that an endpoint may have for it
+_QUESTION = [{"role": "user", "content": "Say yes."}]
+_FEW = 16  # tokens: enough to see that it answers
 _TRIES = 8
 _PAUSE = 5.0  # seconds between questions whether a model is loaded by now
 
@@ -34,6 +37,7 @@ async def negotiate(
     wire: Wire,
     post: Callable[[Mapping[str, Any]], bytes],
     fields: Mapping[str, Any],
+    most: int,
     *,
     cold_wait: float,
     say: Callable[[str], object],
@@ -42,22 +46,22 @@ async def negotiate(
     """Ask a small question until the endpoint answers it; raises `SiteError` with its own words where it never does.
 
     A refusal (400, 422) names the field that is not known; one that names `max_completion_tokens` wants `max_tokens`
-    under that name. A model that is being loaded (503 and the like) is waited for.
+    under that name. A model that is being loaded (503 and the like) is waited for. Last, `most` tokens are asked for,
+    as some request will: an endpoint that gives fewer is no match for one that gives them, so that is an error.
     """
     kept = dict(fields)
     dropped: dict[str, str] = {}
     began, late, tries, pause = clock(), False, 0, 1.0
     while True:
-        small = dict(kept)
-        for key in {"max_tokens", "max_completion_tokens"} & set(kept):
-            small[key] = min(16, kept[key])
-        exchange = await wire.exchange(post({**small, "messages": [{"role": "user", "content": "Say yes."}]}))
+        small = {key: min(_FEW, kept[key]) for key in LIMITS if key in kept}
+        exchange = await wire.exchange(post({**kept, **small, "messages": _QUESTION}))
         answer = decode(exchange)
         waited = (clock() - began) / 1e9
         if 200 <= exchange.status < 300 and not exchange.failure:
             # reasoning may use up a small limit, and then there is no text: it answers all the same
             if answer.failure and not answer.failure.startswith("empty"):
                 raise SiteError(f"the endpoint answers, but not as one does: {answer.failure}")
+            await _allowed(wire, post, kept, most)
             return Accepted(kept, dropped, waited if late else 0.0, answer)
         if exchange.status in AGAIN and exchange.status != 429 and waited < cold_wait:
             if not late:
@@ -83,6 +87,17 @@ async def negotiate(
         if exchange.status == 401 and renew is not None and tries < 2 and await renew():
             continue
         raise SiteError(f"the endpoint does not answer: {answer.failure}{_mend(exchange)}")
+
+
+async def _allowed(wire: Wire, post: Callable[[Mapping[str, Any]], bytes], kept: Mapping[str, Any], most: int) -> None:
+    """Ask for `most` tokens; the answer itself is not waited for. Raises `SiteError` where that is refused."""
+    name = next(key for key in LIMITS if key in kept)
+    if most <= _FEW:
+        return
+    exchange = await wire.exchange(post({**kept, name: most, "messages": _QUESTION}), head_alone=True)
+    if exchange.status in (400, 422):
+        said = decode(exchange).failure
+        raise SiteError(f"the endpoint does not give {most} tokens: {said}; --max-tokens says how many it is asked for")
 
 
 def _refused(exchange: Exchange, said: str, kept: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Request records: what came of each request, decoded in a process of its own and on disk as soon as it is known.
 
-The client hands over the bytes of an answer through a pipe (`Recorder`) and goes on; this process, which gives way to
+A client hands over the bytes of an answer through a pipe (`Outlet`) and goes on; this process, which gives way to
 every other one, reads them (`hpcbench.inference.decode`) and appends a line to ``requests.jsonl``. What a killed client
 had measured is there.
 """
@@ -12,12 +12,13 @@ import contextlib
 import json
 import os
 import pickle
+import selectors
 import signal
 import subprocess
 import sys
 import time
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -44,39 +45,63 @@ class About:
     block: int = 0
 
 
-class Recorder:
-    """The process that records, and the pipe to it. ``async with Recorder(...)`` ends when all is on disk.
+class Outlet:
+    """A client's end of its pipe to the process that records.
 
-    `lost` is called once where that process is gone before its time. The end of the block raises `RunError` then, or
-    where it could not write, with its own words.
+    `lost` is called once where that process is gone before its time.
     """
 
-    def __init__(self, folder: Path, lost: Callable[[], object] = lambda: None) -> None:
-        self._folder, self._lost = folder, lost
-        self._process: subprocess.Popen[bytes] | None = None
-        self._transport: asyncio.WriteTransport | None = None
+    def __init__(self, transport: asyncio.WriteTransport) -> None:
+        self._transport = transport
 
-    async def __aenter__(self) -> Recorder:
-        argv = [sys.executable, "-m", "hpcbench.inference.record", str(self._folder / FILE), repr(_EPOCH)]
-        read, write = os.pipe()
-        pipe = os.fdopen(write, "wb", 0)
-        try:
-            self._process = subprocess.Popen(argv, stdin=read, stderr=subprocess.PIPE)
-        finally:
-            os.close(read)
-        self._transport, _ = await asyncio.get_running_loop().connect_write_pipe(lambda: _End(self._lost), pipe)
-        return self
+    @classmethod
+    async def of(cls, end: int, lost: Callable[[], object]) -> Outlet:
+        """Write to a file descriptor, by the event loop that runs; it is closed by `close` and by nobody else."""
+        pipe = os.fdopen(end, "wb", 0)
+        transport, _ = await asyncio.get_running_loop().connect_write_pipe(lambda: _End(lost), pipe)
+        return cls(transport)
 
     def put(self, sent: Sent, about: About) -> None:
-        """Hand over a request, by the event loop."""
-        if self._transport is not None and not self._transport.is_closing():
+        """Hand over a request."""
+        if not self._transport.is_closing():
             self._transport.write(packed(sent, about))
 
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        assert self._transport is not None
+    async def close(self) -> None:
+        """Wait until all is handed over."""
         while not self._transport.is_closing() and self._transport.get_write_buffer_size():
             await asyncio.sleep(0.01)
-        self._transport.close()  # the loop closes the pipe, and nobody else
+        self._transport.close()
+
+
+class Recorder:
+    """The process that records, and the pipes to it. ``async with Recorder(...)`` ends when all is on disk.
+
+    `ends` are the pipes' file descriptors, one for each client; who takes one closes it, those that are left are
+    closed at the end. That raises `RunError` where the process could not write or is gone, with its own words.
+    """
+
+    def __init__(self, folder: Path, clients: int = 1) -> None:
+        self._folder, self._clients = folder, clients
+        self._process: subprocess.Popen[bytes] | None = None
+        self.ends: list[int] = []
+
+    async def __aenter__(self) -> Recorder:
+        pipes = [os.pipe() for _ in range(self._clients)]
+        reads = [read for read, _ in pipes]
+        self.ends = [write for _, write in pipes]
+        argv = [sys.executable, "-m", "hpcbench.inference.record", str(self._folder / FILE), repr(_EPOCH)]
+        try:
+            self._process = subprocess.Popen(
+                [*argv, *map(str, reads)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=reads
+            )
+        finally:
+            for read in reads:
+                os.close(read)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        while self.ends:
+            os.close(self.ends.pop())
         await asyncio.to_thread(self._wait, kind)
 
     def _wait(self, kind: type[BaseException] | None) -> None:
@@ -104,7 +129,7 @@ def packed(sent: Sent, about: About) -> bytes:
     body = b"".join(exchange.pieces)
     content = (
         replace(exchange, arrivals=[], pieces=[]), array("q", exchange.arrivals), sizes, body,
-        (sent.number, sent.retries, sent.paused, sent.in_flight), about,
+        (sent.number, sent.retries, sent.paused), about,
     )  # fmt: skip
     data = pickle.dumps(content, protocol=5)
     return len(data).to_bytes(8, "little") + data
@@ -131,7 +156,6 @@ def row(sent: Sent, about: About, answer: Answer, epoch: float) -> dict[str, Any
         "status": str(exchange.status) if exchange.status else "",
         "error": answer.failure,
         "retries": sent.retries,
-        "in_flight": sent.in_flight,
     }
     if started:
         found["started"] = _time(started, epoch)
@@ -200,11 +224,11 @@ def _number(value: object) -> float | None:
 
 
 def _unpacked(data: bytes) -> tuple[Sent, About]:
-    exchange, arrivals, sizes, body, (number, retries, paused, in_flight), about = pickle.loads(data)  # noqa: S301
+    exchange, arrivals, sizes, body, (number, retries, paused), about = pickle.loads(data)  # noqa: S301
     ends = [0, *accumulate(sizes)]
     pieces = [body[start:end] for start, end in pairwise(ends)]
     whole: Exchange = replace(exchange, arrivals=list(arrivals), pieces=pieces)
-    return Sent(number, whole, retries, paused, in_flight), about
+    return Sent(number, whole, retries, paused), about
 
 
 def _line(found: Mapping[str, Any]) -> bytes:
@@ -220,18 +244,17 @@ def _write(out: IO[bytes], line: bytes) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Record what comes through standard input until it ends, also when the job is told to stop."""
+    """Record what comes through pipes until they end, also when the job is told to stop."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.nice(19)
     with contextlib.suppress(AttributeError, OSError):  # Linux: it runs only where nobody else wants to
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    file, epoch = arguments
+    file, epoch, *pipes = arguments
     with Path(file).open("ab", buffering=0) as out:
         end = out.tell()
-        while len(size := sys.stdin.buffer.read(8)) == 8:
-            data = sys.stdin.buffer.read(int.from_bytes(size, "little"))
-            sent, about = _unpacked(data)  # from our own client, by a pipe that nobody else has
+        for data in _handed_over(list(map(int, pipes))):
+            sent, about = _unpacked(data)  # from our own clients, by pipes that nobody else has
             line = _line(row(sent, about, decode(sent.exchange), float(epoch)))
             try:
                 _write(out, line)
@@ -239,6 +262,23 @@ def main(arguments: Sequence[str]) -> None:
                 out.truncate(end)  # no half of a line
                 sys.exit(f"{Path(file).name}: {error.strerror}")
             end += len(line)
+
+
+def _handed_over(pipes: Sequence[int]) -> Iterator[bytes]:
+    """Yield what comes through pipes until all have ended; what a killed client had begun to hand over is left out."""
+    with selectors.DefaultSelector() as ready:
+        for pipe in pipes:
+            ready.register(pipe, selectors.EVENT_READ, bytearray())
+        while ready.get_map():
+            for key, _ in ready.select():
+                read = os.read(key.fd, 1 << 20)
+                if not read:
+                    ready.unregister(key.fd)
+                    continue
+                key.data.extend(read)
+                while len(key.data) >= 8 and len(key.data) >= (end := 8 + int.from_bytes(key.data[:8], "little")):
+                    yield bytes(key.data[8:end])
+                    del key.data[:end]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import socket
@@ -10,7 +11,6 @@ import time
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
-from http.client import HTTPException
 from typing import Literal
 
 from hpcbench import endpoint
@@ -22,8 +22,8 @@ from hpcbench.site import Endpoint
 _TIMEOUT = 60.0  # seconds
 _LIMIT = 64  # output tokens: enough for a model that reasons first
 _PROMPT = "Reply with the one word: ready"
-# What comes of asking a server for JSON that has no such answer.
-_NO_ANSWER = (OSError, HTTPException, ValueError, RecursionError, TypeError, AttributeError)
+# What comes of asking a server for a list that it does not have.
+_NO_ANSWER = (OSError, ValueError)
 
 Problem = Literal[
     "dns", "connection", "tls", "timeout", "token missing", "token refused", "model unknown", "model cold", "quota",
@@ -250,6 +250,8 @@ def _address(url: str) -> str:
     host, port = parts.hostname, parts.port
     if not host:
         raise ValueError("no host")
+    if re.fullmatch(r"[0-9.]+", host):
+        ipaddress.IPv4Address(host)
     host.encode("idna")
     name = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{name}{f':{port}' if port else ''}{parts.path.rstrip('/')}"

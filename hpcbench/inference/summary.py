@@ -28,18 +28,35 @@ MAX_CPU = 0.8  # of one core: what the event loop has
 
 
 @dataclass(frozen=True)
-class Client:
-    """How this client itself fared: CPU seconds, wall seconds, the lateness of its event loop, connections opened.
-
-    `stolen` is the share of this machine's CPU time that the one under it, which runs others too, kept for itself.
-    """
+class Fared:
+    """How one client fared: CPU and wall seconds, how late its event loop came to what was due, connections opened."""
 
     cpu: float
     wall: float
     lag_p99: float
     lag_max: float
     connections: int
+
+
+@dataclass(frozen=True)
+class Client:
+    """How the clients fared: each of them, and the wall seconds of the load.
+
+    `stolen` is the share of this machine's CPU time that the one under it, which runs others too, kept for itself.
+    """
+
+    fared: Sequence[Fared]
+    wall: float
     stolen: float = 0.0
+
+    @property
+    def cpu(self) -> float:
+        """CPU seconds of all of them."""
+        return sum(each.cpu for each in self.fared)
+
+    def worst(self, name: str) -> float:
+        """Return a figure of the one that fared worst."""
+        return max((float(getattr(each, name)) for each in self.fared), default=0.0)
 
 
 def succeeded(rows: Rows) -> Rows:
@@ -119,10 +136,11 @@ def doubts(rows: Rows, client: Client, repeated: int, stopped: str) -> list[str]
         reasons.append(
             f"requests were sent up to {1000 * late:.1f} ms late (p99): this client was too slow for the load"
         )
-    if client.lag_p99 > MAX_DELAY:
-        reasons.append(f"the client's event loop was up to {1000 * client.lag_p99:.1f} ms late (p99)")
-    if client.wall > 0 and client.cpu > MAX_CPU * client.wall:
-        reasons.append(f"the client used {100 * client.cpu / client.wall:.0f} % of its core")
+    if (lag := client.worst("lag_p99")) > MAX_DELAY:
+        reasons.append(f"the client's event loop was up to {1000 * lag:.1f} ms late (p99)")
+    if (busy := max((each.cpu / each.wall for each in client.fared if each.wall > 0), default=0.0)) > MAX_CPU:
+        more = f": --clients {len(client.fared) + 1} shares the load"
+        reasons.append(f"a client used {100 * busy:.0f} % of its core{more}")
     if client.stolen > MAX_STOLEN:
         reasons.append(f"the host under this virtual machine kept {100 * client.stolen:.0f} % of its CPU time")
     if repeated:
@@ -183,14 +201,21 @@ def _spans(rows: Rows) -> list[tuple[float, float]]:
     return list(blocks.values())
 
 
+def _changes(rows: Rows) -> list[tuple[float, int]]:
+    """Return when a request began and when one ended, as +1 and -1, in order; an end comes before a beginning."""
+    known = [row for row in rows if "started" in row and "last_token" in row]
+    return sorted([(row["started"], 1) for row in known] + [(row["last_token"], -1) for row in known])
+
+
 def _streams(rows: Rows) -> int:
-    return max((int(row.get("in_flight") or 1) for row in rows), default=1)
+    """Return how many requests were under way at most."""
+    return int(max(np.cumsum([change for _, change in _changes(rows)]), default=1))
 
 
 def _steady(rows: Rows) -> float | None:
     """Return the tokens a second of the longest time with at least 90 % of the most requests under way."""
     known = [row for row in rows if "started" in row and "last_token" in row and row.get("output_tokens")]
-    changes = sorted([(row["started"], 1) for row in known] + [(row["last_token"], -1) for row in known])
+    changes = _changes(known)
     levels = np.cumsum([change for _, change in changes])
     if not len(levels):
         return None

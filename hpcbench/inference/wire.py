@@ -48,6 +48,7 @@ class Exchange:
     pieces: list[bytes] = field(default_factory=list)
     failure: str = ""
     resent: int = 0  # for how long it was with a connection that was gone, before it was sent again
+    head_alone: bool = False  # what the body of a success says is not wanted
     secrets: tuple[str, ...] = field(default=(), repr=False)  # what it was sent with, for `decode` to blank out
 
     def header(self, name: bytes) -> bytes:
@@ -115,9 +116,12 @@ class Wire:
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         return f"POST {target} HTTP/1.1\r\n{head}\r\n".encode("ascii") + body
 
-    async def exchange(self, request: bytes, scheduled: int = 0) -> Exchange:
-        """Send a request and take its answer, all of it or until it fails. Nothing is raised: failures are data."""
-        exchange = Exchange(scheduled, secrets=self._secrets)
+    async def exchange(self, request: bytes, scheduled: int = 0, *, head_alone: bool = False) -> Exchange:
+        """Send a request and take its answer, all of it or until it fails. Nothing is raised: failures are data.
+
+        With `head_alone` the body of a success is not waited for; the connection is closed.
+        """
+        exchange = Exchange(scheduled, secrets=self._secrets, head_alone=head_alone)
         try:
             if not self._idle:
                 await self._over(await self._connect(exchange), request, exchange)
@@ -270,8 +274,10 @@ class _Connection(asyncio.Protocol):
             self._exchange.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        if self._exchange is not None:
-            self._exchange.status = self._parser.get_status_code()
+        if (exchange := self._exchange) is not None:
+            exchange.status = self._parser.get_status_code()
+            if exchange.head_alone and 200 <= exchange.status < 300:
+                self.end("")
 
     def on_body(self, body: bytes) -> None:
         if (exchange := self._exchange) is not None:

@@ -84,6 +84,12 @@ def test_requests_that_come_at_a_rate_are_sent_when_they_are_due(place, pattern)
     assert all(row["latency_from_schedule"] >= row["latency"] for row in rows)
 
 
+def test_limits_of_a_good_request_are_checked_before_anything_is_sent(place):
+    site(place, "truth", "http://127.0.0.1:1/v1")
+    done = submit(place, "--site", "truth", "--slo", "tfft=0.5", check=2)
+    assert "--slo: 'tfft=0.5' is not like ttft=0.5" in done.stderr
+
+
 def test_a_trace_is_sent_at_its_own_times(place):
     (place / "trace").write_text("10.0\n10.2\n10.25\n10.7\n")
     with running(FAST) as server:

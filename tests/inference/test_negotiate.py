@@ -1,6 +1,7 @@
 """What an endpoint accepts is found out by asking, whatever it refuses first."""
 
 import json
+import time
 
 import faults
 import pytest
@@ -18,7 +19,7 @@ FIELDS = {
 FAST = {"tokens_per_second": 1000.0, "first_token": (0.0, 0.0)}
 
 
-def asked(url, *, cold_wait=20.0, token="", renewed="", **fields):
+def asked(url, *, most=16, cold_wait=20.0, token="", renewed="", **fields):
     """Negotiate; returns what was accepted and what was said."""
     said, tokens = [], [token]
 
@@ -34,7 +35,7 @@ def asked(url, *, cold_wait=20.0, token="", renewed="", **fields):
 
         try:
             found = await negotiate(
-                wire, post, {**FIELDS, **fields}, cold_wait=cold_wait, say=said.append, renew=renew
+                wire, post, {**FIELDS, **fields}, most, cold_wait=cold_wait, say=said.append, renew=renew
             )  # fmt: skip
         finally:
             wire.abort()
@@ -156,3 +157,25 @@ def test_not_streamed():
     with running(Behaviour(**FAST)) as server:
         accepted, _ = asked(server.url, stream=False)
     assert not accepted.answer.streamed
+
+
+def test_as_many_tokens_as_will_be_asked_for_are_tried_and_not_waited_for():
+    with running(Behaviour(tokens_per_second=10.0, first_token=(0.0, 0.0))) as server:
+        began = time.monotonic()
+        asked(server.url, max_tokens=1, most=3000)
+        assert time.monotonic() - began < 100  # all of it would take five minutes
+
+
+def test_a_limit_that_is_too_high_is_told_and_not_lowered():
+    too_many = refusal(400, "max_tokens is too large: 5000. This model supports at most 4096")
+    with (
+        saying(whole(said("yes")), too_many) as url,
+        pytest.raises(SiteError, match=r"does not give 5000 tokens: status 400: max_tokens .* 4096; --max-tokens says"),
+    ):
+        asked(url, most=5000)
+
+
+def test_a_server_that_is_busy_when_the_limit_is_tried_refuses_nothing():
+    with saying(whole(said("yes")), refusal(503, "busy")) as url:
+        accepted, _ = asked(url, most=5000)
+    assert accepted.dropped == {}

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hpcbench.errors import RunError, UsageError
 from hpcbench.inference.decode import Answer, decode
 from hpcbench.inference.load import Sent
-from hpcbench.inference.record import FILE, About, Recorder, row
+from hpcbench.inference.record import FILE, About, Outlet, Recorder, row
 from hpcbench.inference.server import Behaviour, running
 from hpcbench.inference.wire import Exchange
 
@@ -43,10 +43,10 @@ def rowed(exchange, about=ABOUT, **sent):
 
 
 def test_the_row_of_a_stream():
-    found = rowed(exchange("the ", "answer ", "is 42", usage={"completion_tokens": 5, "prompt_tokens": 8}), in_flight=2)
+    found = rowed(exchange("the ", "answer ", "is 42", usage={"completion_tokens": 5, "prompt_tokens": 8}))
     assert found == {
         "record": "request", "request": 7, "prompt": "p", "question": "q", "phase": "measured", "block": 3,
-        "status": "200", "error": "", "retries": 0, "in_flight": 2, "started": 1010.0, "scheduled": 1010.0,
+        "status": "200", "error": "", "retries": 0, "started": 1010.0, "scheduled": 1010.0,
         "finished": 1012.5, "first_token": 1010.5, "ttft": 0.5, "tpot": 1.0 / 4, "last_token": 1011.5, "latency": 1.5,
         "output_tokens": 5, "tokens_counted_by": "server", "input_tokens": 8.0, "chunks": 3, "finish_reason": "",
         "model": "", "exact_match": 0.0, "f1": 0.5, "contains": 1.0, "arrivals_us": [500_000, 500_000, 500_000],
@@ -133,18 +133,23 @@ def rows(folder):
     return [json.loads(line) for line in (folder / FILE).read_text(encoding="utf-8").splitlines()]
 
 
-def hand_over(folder, *exchanges, meanwhile=None, lost=None):
+def hand_over(folder, *exchanges, meanwhile=None, lost=None, clients=1):
     """Record as a measurement does; `meanwhile` gets the recorder when the first of them is on disk."""
 
     async def work():
-        async with Recorder(folder, lost or (lambda: None)) as recorder:
-            for number, each in enumerate(exchanges):
-                recorder.put(Sent(number, each), ABOUT)
-                if meanwhile and number == 0:
-                    while not (folder / FILE).exists() or not rows(folder):
-                        await asyncio.sleep(0.01)
-                    meanwhile(recorder)
-                await asyncio.sleep(0)
+        async with Recorder(folder, clients) as recorder:
+            outlets = [await Outlet.of(recorder.ends.pop(), lost or (lambda: None)) for _ in range(clients)]
+            try:
+                for number, each in enumerate(exchanges):
+                    outlets[number % clients].put(Sent(number, each), ABOUT)
+                    if meanwhile and number == 0:
+                        while not (folder / FILE).exists() or not rows(folder):
+                            await asyncio.sleep(0.01)
+                        meanwhile(recorder, outlets[0])
+                    await asyncio.sleep(0)
+            finally:
+                for outlet in outlets:
+                    await outlet.close()
 
     run(work())
 
@@ -162,6 +167,21 @@ def test_what_goes_through_the_pipe_is_the_row_of_what_was_measured(tmp_path):
         assert {**line, **dict.fromkeys(clock_times)} == {**here, **dict.fromkeys(clock_times)}
 
 
+def test_several_clients_write_whole_lines_into_one_file(tmp_path):
+    hand_over(tmp_path, *[exchange(f"{number} " * 40_000) for number in range(30)], clients=3)
+    assert sorted(int(each["text"].split()[0]) for each in rows(tmp_path)) == list(range(30))
+    assert all(len(each["text"].split()) == 40_000 for each in rows(tmp_path))
+
+
+def test_a_pipe_that_no_client_took_keeps_nobody_waiting(tmp_path):
+    async def work():
+        async with Recorder(tmp_path, 2) as recorder:
+            await (await Outlet.of(recorder.ends.pop(), lambda: None)).close()
+
+    run(work())
+    assert rows(tmp_path) == []
+
+
 def test_letters_are_kept_as_they_are(tmp_path):
     hand_over(tmp_path, exchange("é 日本 🙂 \u2028 \x85 \x00", "\ud83d"))
     (found,) = rows(tmp_path)  # none of them ends the line
@@ -174,7 +194,7 @@ def test_the_token_is_nowhere_in_the_file_nor_in_the_list_of_processes(tmp_path)
     refused = Exchange(status=401, pieces=[f"bad {TOKEN}".encode()], arrivals=[1], secrets=(TOKEN,))
     listed = []
 
-    def look(_):
+    def look(*_):
         listed.append(subprocess.run(["ps", "axeww"], capture_output=True, text=True, check=True).stdout)
 
     hand_over(tmp_path, said, refused, meanwhile=look)
@@ -186,7 +206,7 @@ def test_the_token_is_nowhere_in_the_file_nor_in_the_list_of_processes(tmp_path)
 
 
 def test_signals_to_the_whole_job_lose_no_request(tmp_path):
-    def act(recorder):
+    def act(recorder, _):
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             os.kill(recorder._process.pid, number)
 
@@ -199,8 +219,8 @@ import os, sys
 from pathlib import Path
 from test_record import hand_over, exchange
 
-def act(recorder):
-    recorder._transport.write((1 << 20).to_bytes(8, "little") + b"half of a request")
+def act(recorder, outlet):
+    outlet._transport.write((1 << 20).to_bytes(8, "little") + b"half of a request")
     os.kill(os.getpid(), 9)
 
 hand_over(Path(sys.argv[1]), exchange("a"), meanwhile=act)
@@ -221,14 +241,14 @@ def test_a_recorder_that_was_killed_is_told_and_hangs_nobody(tmp_path):
     with pytest.raises(RunError, match="does not hold all requests: the process that writes it ended with status -9"):
         hand_over(
             tmp_path, exchange("a"), *large, lost=lambda: lost.append(1),
-            meanwhile=lambda recorder: os.kill(recorder._process.pid, signal.SIGKILL),
+            meanwhile=lambda recorder, _: os.kill(recorder._process.pid, signal.SIGKILL),
         )  # fmt: skip
     assert [each["text"] for each in rows(tmp_path)] == ["a"]
     assert lost == [1]
 
 
 def test_a_full_disk_is_told_and_no_half_of_a_line_is_left(tmp_path):
-    def limit(recorder):  # on the size of its files: what a full disk or a quota does to it
+    def limit(recorder, _):  # on the size of its files: what a full disk or a quota does to it
         resource.prlimit(recorder._process.pid, resource.RLIMIT_FSIZE, (2000, 2000))
 
     with pytest.raises(RunError, match=r"does not hold all requests: requests\.jsonl: File too large"):
@@ -239,7 +259,7 @@ def test_a_full_disk_is_told_and_no_half_of_a_line_is_left(tmp_path):
 
 
 def test_an_error_of_the_client_is_not_hidden_by_the_recorder_s(tmp_path):
-    def act(recorder):
+    def act(recorder, _):
         os.kill(recorder._process.pid, signal.SIGKILL)
         raise UsageError("first")
 

@@ -3,14 +3,14 @@
 import pytest
 
 from hpcbench.errors import UsageError
-from hpcbench.inference.summary import Client, doubts, limits, notes, summarise
+from hpcbench.inference.summary import Client, Fared, doubts, limits, notes, summarise
 
-EASY = Client(cpu=1.0, wall=10.0, lag_p99=0.0, lag_max=0.0, connections=1)
+EASY = Client([Fared(cpu=1.0, wall=10.0, lag_p99=0.0, lag_max=0.0, connections=1)], wall=10.0)
 
 
 def request(started=0.0, last=1.0, *, tokens=10, error="", phase="measured", block=0, **more):
     row = {
-        "phase": phase, "error": error, "retries": 0, "block": block, "in_flight": 1, "started": started,
+        "phase": phase, "error": error, "retries": 0, "block": block, "started": started,
         "last_token": last, "latency": last - started, "output_tokens": tokens, "tokens_counted_by": "server",
     }  # fmt: skip
     return {**row, **more}
@@ -124,8 +124,12 @@ DOUBTS = {
     "it took 1.0 s, and below 5 s": {"rows": [request(0, 1)] * 30},
     "2 of 102 requests failed": {"rows": [*ENOUGH, *2 * [request(error="status 500")]]},
     "requests were sent up to 20.0 ms late (p99)": {"rows": LATE},
-    "the client's event loop was up to 7.0 ms late (p99)": {"client": Client(1.0, 10.0, 0.007, 0.1, 1)},
-    "the client used 90 % of its core": {"client": Client(9.0, 10.0, 0.0, 0.0, 1)},
+    "the client's event loop was up to 7.0 ms late (p99)": {
+        "client": Client([Fared(1.0, 10.0, 0.007, 0.1, 1), EASY.fared[0]], 10.0)
+    },
+    "a client used 90 % of its core: --clients 3 shares the load": {
+        "client": Client([EASY.fared[0], Fared(9.0, 10.0, 0.0, 0.0, 1)], 10.0)
+    },
     "3 prompts were sent before": {"repeated": 3},
     "the server closes its connections": {"rows": [{**row, "connect_time": 0.1} for row in ENOUGH]},
 }
@@ -139,7 +143,7 @@ def test_each_reason_by_itself(reason):
 
 def test_all_reasons_at_once_are_told_once_each():
     rows = [request(n, n + 0.1, schedule_delay=9.0, connect_time=0.1) for n in (0, 1, 2)] + [request(error="x")]
-    said = doubts(rows, Client(9.0, 10.0, 1.0, 1.0, 9), 2, "told")
+    said = doubts(rows, Client([Fared(9.0, 10.0, 1.0, 1.0, 9)], 10.0), 2, "told")
     assert len(said) == len(set(said)) == len(DOUBTS)
 
 

@@ -321,10 +321,14 @@ def test_a_site_without_an_endpoint_and_an_address_that_is_none(place):
     (place / "sites" / "mine.yaml").write_text("title: Mine\n")
     with pytest.raises(UsageError, match="no endpoint: `hpcbench check mine` tells whether its jobs can run"):
         smoke("mine")
-    for url in ("http://:80/v1", "http://[::1/v1", "http://host:port/v1", f"http://{'a' * 70}.example/v1"):
+    for url in ("http://:80/v1", "http://[::1/v1", "http://host:port/v1", f"http://{'a' * 70}.example/v1",
+                "http://256.1.1.1/v1"):  # fmt: skip
         site(place, url)
         with pytest.raises(ConfigError, match=r"mine\.yaml:2: endpoint\.base_url: it names no host"):
             smoke("mine")
+    site(place, "http://host/v1?api-version=1")
+    with pytest.raises(ConfigError, match=r"mine\.yaml:2: endpoint\.base_url: "):
+        smoke("mine")
 
 
 def test_without_its_package_it_says_what_to_install(place, monkeypatch):

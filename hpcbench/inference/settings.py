@@ -1,0 +1,69 @@
+"""How an endpoint is asked: the parameters of a case, as its program reads them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from hpcbench.errors import ConfigError
+from hpcbench.inference import summary
+from hpcbench.inference.load import Pattern
+
+_STREAMS = 512  # that one event loop takes in: at 50 tokens/s each some 25,000 tokens/s, half of what it can do
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The parameters of the same names."""
+
+    concurrency: int
+    requests: int
+    max_tokens: int
+    pattern: Pattern
+    rate: float
+    trace: str
+    warmup: int
+    duration: float
+    max_failures: float
+    retries: int
+    timeout: float
+    cold_wait: float
+    stream: bool
+    temperature: float
+    seed: int
+    vary_prefix: bool
+    slo: str
+    clients: int
+    continuous_batching: bool
+    model_folder: str
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> Settings:
+        """Read the parameters of a case; raises `UsageError` where they do not fit each other."""
+        settings = cls(**{each.name: parameters[each.name] for each in fields(cls)})
+        summary.limits(settings.slo)
+        return settings
+
+    @property
+    def processes(self) -> int:
+        """How many clients send: as many as were asked for, else one for each 512 streams, on half of the cores."""
+        if self.clients:
+            return min(self.clients, self.concurrency) if self.pattern == "closed" else self.clients
+        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        streams = self.concurrency if self.pattern == "closed" else int(self.rate)
+        return max(1, min(-(-streams // _STREAMS), usable // 2))
+
+    def times(self) -> list[float]:
+        """Read the trace: a time in seconds on each line, rising; nothing where there is none."""
+        if not self.trace:
+            return []
+        try:
+            times = [float(line) for line in Path(self.trace).read_text(encoding="utf-8").split()]
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"no trace of one time in seconds a line: {error}", self.trace) from None
+        if not times or times != sorted(times):
+            raise ConfigError("the times of a trace have to rise", self.trace)
+        return times
