@@ -27,6 +27,7 @@ from hpcbench.inference.negotiate import Accepted, negotiate
 from hpcbench.inference.prompts import Prompt
 from hpcbench.inference.record import FILE, Recorder
 from hpcbench.inference.relay import relay
+from hpcbench.inference.saturation import saturated
 from hpcbench.inference.settings import Settings
 from hpcbench.inference.turns import Turns
 from hpcbench.inference.wire import clock
@@ -53,8 +54,13 @@ def main(kind: str) -> int:
     case = json.loads(Path("case.json").read_text(encoding="utf-8"))
     settings, asked = of_case(kind, case)
     done = _earlier()
-    with _turns(case) as turns, _endpoint(case, settings) as where:
-        measured = run(_Measurement(kind, where, settings, asked, done, turns).work())
+    with _turns(case) as turns:
+        if settings.until_saturated and (why := saturated(case, Path(".."))):
+            _print("event", kind="note", message=why)
+            _print("event", kind="finished", time=time.time())
+            return 0
+        with _endpoint(case, settings) as where:
+            measured = run(_Measurement(kind, where, settings, asked, done, turns).work())
     rows = list(_rows(Path(FILE)))
     return _tell(rows, settings, measured, prompts.repeated(asked[settings.warmup :]))
 

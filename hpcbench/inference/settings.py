@@ -20,6 +20,7 @@ class Settings:
     """The parameters of the same names."""
 
     concurrency: int
+    until_saturated: bool
     requests: int
     max_tokens: int
     pattern: Pattern

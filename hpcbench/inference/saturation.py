@@ -1,0 +1,47 @@
+"""Saturation: a sweep over streams need not go on where more of them bring no more tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+_GAIN = 1.05  # times the tokens a second: less than that is what two measurements of the same differ by
+
+
+def saturated(case: Mapping[str, Any], run: Path) -> str:
+    """Tell by the cases of a `run` before this one, the same but for fewer streams, that more bring nothing; or say ''.
+
+    The two with the most streams are compared. Those that did not come to their end count for nothing.
+    """
+    rates = dict(sorted(_rates(case, run)))
+    if len(rates) < 2:
+        return ""
+    (fewer, before), (more, after) = list(rates.items())[-2:]
+    if after >= _GAIN * before:
+        return ""
+    return f"not measured: {after:.1f} tokens/s came at concurrency {more}, and {before:.1f} at {fewer}"
+
+
+def _rates(case: Mapping[str, Any], run: Path) -> Iterator[tuple[int, float]]:
+    """Yield streams and tokens a second of the cases with fewer of them."""
+    for file in run.glob("*/case.json"):
+        try:
+            other = json.loads(file.read_text(encoding="utf-8"))
+            said = [json.loads(line) for line in file.with_name("stdout.log").read_text(encoding="utf-8").splitlines()]
+            streams = other["parameters"]["concurrency"]
+            same = _but_for_streams(other) == _but_for_streams(case)
+        except (OSError, ValueError, LookupError, TypeError):
+            continue  # not there yet, or damaged
+        rate = next((each["value"] for each in said if each.get("name") == "output_tokens_per_second"), None)
+        if same and rate is not None and streams < case["parameters"]["concurrency"] and _ended(said):
+            yield streams, rate
+
+
+def _but_for_streams(case: Mapping[str, Any]) -> tuple[Any, ...]:
+    return case["site"], case["repeat"], {**case["parameters"], "concurrency": None}
+
+
+def _ended(said: list[dict[str, Any]]) -> bool:
+    return any(each.get("kind") == "finished" for each in said)
