@@ -96,8 +96,9 @@ class Limits(config.Model):
 
 
 class Endpoint(config.Model):
-    """An inference endpoint that speaks OpenAI's protocol."""
+    """An inference endpoint that speaks OpenAI's protocol, or is measured by Ollama's own."""
 
+    api: Literal["openai", "ollama"] = "openai"  # Ollama tells its own times by its own protocol alone
     base_url: Annotated[str, Field(pattern=r"^https?://[^\s?#]{1,500}$")]  # paths are put behind it
     model: str
     aliases: list[str] = []  # other names the model has had there

@@ -34,6 +34,7 @@ from hpcbench.inference.summary import Fared
 from hpcbench.inference.wire import Wire, clock
 from hpcbench.site import Endpoint
 
+_OPTIONS = {"max_tokens": "num_predict", "temperature": "temperature", "seed": "seed"}  # Ollama's names
 _TICK = 0.02  # seconds between looks at how late the event loop is
 _LONGEST = 1 << 31  # bytes of a line between clients
 
@@ -80,7 +81,8 @@ class Client:
     def __init__(
         self, where: Endpoint, settings: Settings, asked: Sequence[Prompt], ended: Callable[[str], object]
     ) -> None:
-        self.wire = Wire(where.base_url, settings.timeout)
+        base = where.base_url.rstrip("/")
+        self.wire = Wire(base.removesuffix("/v1") if where.api == "ollama" else base, settings.timeout)
         self.asker = Asker(where, self.wire)
         self._settings, self._asked, self._ended = settings, asked, ended
         self._enough = Enough(settings.max_failures)
@@ -97,7 +99,7 @@ class Client:
         """Get ready to send requests with these `fields`; what comes of them goes into the pipe `end`."""
         self._outlet = await Outlet.of(end, lambda: self._end_for(f"what came of the requests is not put in {FILE}"))
         limit = next(name for name in LIMITS if name in fields)
-        self._bodies = [body(fields, limit, prompt) for prompt in self._asked]
+        self._bodies = [self.asker.body(asks(fields, limit, prompt)) for prompt in self._asked]
 
     def _finished(self, sent: Sent) -> None:
         prompt = self._asked[sent.number]
@@ -211,20 +213,32 @@ class Asker:
         except HpcbenchError:
             return False
 
-    def post(self, body: Mapping[str, Any]) -> bytes:
+    def body(self, asked: Mapping[str, Any]) -> bytes:
+        """Write the body of a request, given as OpenAI's protocol has it."""
+        told = as_ollama(asked) if self._where.api == "ollama" else asked
+        return json.dumps(told, ensure_ascii=False).encode("utf-8", "replace")
+
+    def post(self, asked: Mapping[str, Any]) -> bytes:
         """Write a request."""
-        return self.bytes(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))
+        return self.bytes(self.body(asked))
 
     def bytes(self, body: bytes) -> bytes:
         """Write a request with this body."""
-        return self._wire.post("/chat/completions", self._headers, body)
+        path = "/api/chat" if self._where.api == "ollama" else "/chat/completions"
+        return self._wire.post(path, self._headers, body)
 
 
-def body(fields: Mapping[str, Any], limit: str, prompt: Prompt) -> bytes:
-    """Write what a request asks; a prompt's own limit of tokens goes before that of all."""
+def asks(fields: Mapping[str, Any], limit: str, prompt: Prompt) -> dict[str, Any]:
+    """Say what a request asks; a prompt's own limit of tokens goes before that of all."""
     messages = [{"role": role, "content": content} for role, content in prompt.messages]
     own = {} if prompt.max_tokens is None else {limit: prompt.max_tokens}
-    return json.dumps({**fields, **own, "messages": messages}, ensure_ascii=False).encode("utf-8", "replace")
+    return {**fields, **own, "messages": messages}
+
+
+def as_ollama(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Say the same in Ollama's own words (https://docs.ollama.com/api/chat)."""
+    options = {_OPTIONS[name]: value for name, value in asked.items() if name in _OPTIONS}
+    return {"model": asked["model"], "messages": asked["messages"], "stream": asked["stream"], "options": options}
 
 
 class Further:

@@ -17,6 +17,15 @@ from hpcbench.inference.wire import MAX_ANSWER, Exchange
 _TEXT = 400  # characters of an error that are kept
 _SECRET = 8  # characters: what is shorter is no secret but a word that local servers are given, such as EMPTY
 _HIDDEN = "(secret)"
+# What servers call their own times: SambaNova in seconds (usage), llama.cpp in milliseconds (timings), Ollama in
+# nanoseconds (https://docs.ollama.com/api/usage), whose total holds the loading of the model as well.
+_SAMBANOVA = {"time_to_first_token": "server_ttft", "total_latency": "server_latency"}
+_LLAMA_CPP = {"prompt_ms": "server_prefill_time", "predicted_ms": "server_decode_time"}
+_OLLAMA = {
+    "total_duration": "server_latency", "load_duration": "server_load_time",
+    "prompt_eval_duration": "server_prefill_time", "eval_duration": "server_decode_time",
+}  # fmt: skip
+_OLLAMA_COUNTS = {"prompt_tokens": "prompt_eval_count", "completion_tokens": "eval_count"}
 
 
 @dataclass
@@ -32,6 +41,7 @@ class Answer:
     chunks: list[int] = field(default_factory=list)  # when each chunk arrived
     first_content: int | None = None  # the first chunk that is not reasoning
     usage: Mapping[str, Any] = field(default_factory=dict)
+    server: Mapping[str, float] = field(default_factory=dict)  # its own times in seconds, as a record names them
     finish_reason: str = ""
     model: str = ""
     streamed: bool = False
@@ -112,6 +122,9 @@ def _read(answer: Answer, exchange: Exchange) -> None:
     if start.startswith((b"data:", b"event:", b":")) or (b"event-stream" in kind and not start.startswith(b"{")):
         answer.streamed = True
         _take_stream(answer, pieces)
+    elif start.startswith(b"{") and b"ndjson" in kind:
+        answer.streamed = True
+        _take_lines(answer, pieces)
     elif pieces:
         _take_whole(answer, pieces[-1][0], b"".join(piece for _, piece in pieces), kind)
     if not answer.failure and not answer.chunks:
@@ -153,6 +166,19 @@ def _take_stream(answer: Answer, pieces: list[tuple[int, bytes]]) -> None:
         answer.failure = answer.failure or "stream: it ends in the middle, with neither a finish_reason nor [DONE]"
 
 
+def _take_lines(answer: Answer, pieces: list[tuple[int, bytes]]) -> None:
+    """Take a stream of Ollama's own API: a JSON object a line."""
+    done = False
+    for time, line in _lines(pieces):
+        value = _object(line)
+        if value is not None:
+            done = _take_ollama(answer, time, value) or done
+        elif line.strip():
+            answer.failure = answer.failure or f"stream: a line that is not JSON: {_text_of(line)}"
+    if not done:
+        answer.failure = answer.failure or "stream: it ends in the middle, before done"
+
+
 def _take_event(answer: Answer, time: int, name: str, data: bytes) -> None:
     value = _object(data)
     if name == "error" or (value is not None and value.get("error")):
@@ -170,6 +196,8 @@ def _take_whole(answer: Answer, time: int, body: bytes, kind: bytes) -> None:
         answer.failure = answer.failure or f"body: no JSON but {said}: {_text_of(body)}"
     elif value.get("error"):
         answer.failure = answer.failure or f"body: {_message(value) or _text_of(body)}"
+    elif "choices" not in value and isinstance(value.get("message"), dict):
+        _take_ollama(answer, time, value)
     else:
         _take(answer, time, value, "message")
 
@@ -178,9 +206,10 @@ def _take(answer: Answer, time: int, value: Mapping[str, Any], part: str) -> Non
     """Add what one chunk, or a whole answer, says."""
     if isinstance(usage := value.get("usage"), dict):
         answer.usage = usage
-    for key in ("timings", "x_groq"):  # llama.cpp and others tell their own times beside the usage
-        if isinstance(value.get(key), dict):
-            answer.usage = {**answer.usage, key: value[key]}
+        answer.server = {**answer.server, **_times(usage, _SAMBANOVA, 1.0)}
+    if isinstance(timings := value.get("timings"), dict):
+        told = _times(timings, _LLAMA_CPP, 1e-3)
+        answer.server = {**answer.server, **told, **({"server_latency": sum(told.values())} if len(told) == 2 else {})}
     if isinstance(model := value.get("model"), str):
         answer.model = model
     choices = value.get("choices")
@@ -198,6 +227,35 @@ def _take(answer: Answer, time: int, value: Mapping[str, Any], part: str) -> Non
             answer.chunks.append(time)
         answer.text += content
         answer.reasoning += reasoning
+
+
+def _take_ollama(answer: Answer, time: int, value: Mapping[str, Any]) -> bool:
+    """Add what one line of Ollama's own API says; tells whether it was the last."""
+    if value.get("error"):
+        answer.failure = answer.failure or f"stream: {_message(value)}"
+        return False
+    message = value.get("message")
+    said = message if isinstance(message, dict) else {}
+    choice = {"delta": {**said, "reasoning": said.get("thinking")}, "finish_reason": value.get("done_reason")}
+    _take(answer, time, {"model": value.get("model"), "choices": [choice]}, "delta")
+    if value.get("done") is not True:
+        return False
+    answer.usage = {name: value[key] for name, key in _OLLAMA_COUNTS.items() if key in value}
+    answer.server = _times(value, _OLLAMA, 1e-9)
+    return True
+
+
+def _times(told: Mapping[str, Any], names: Mapping[str, str], unit: float) -> dict[str, float]:
+    """Read the times that a server tells, in units of so many seconds."""
+    found = {name: quantity(told.get(key)) for key, name in names.items()}
+    return {name: unit * value for name, value in found.items() if value is not None}
+
+
+def quantity(value: object) -> float | None:
+    """Return a count or a time that a server tells; None where it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e15:
+        return None
+    return float(value)
 
 
 def _text(value: object) -> str:

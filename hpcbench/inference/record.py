@@ -26,7 +26,7 @@ from typing import IO, Any
 
 from hpcbench.errors import RunError
 from hpcbench.inference import score
-from hpcbench.inference.decode import Answer, decode
+from hpcbench.inference.decode import Answer, decode, quantity
 from hpcbench.inference.load import Sent
 from hpcbench.inference.wire import Exchange
 
@@ -181,12 +181,11 @@ def row(sent: Sent, about: About, answer: Answer, epoch: float) -> dict[str, Any
         if exchange.scheduled:
             found["latency_from_schedule"] = (chunks[-1] - exchange.scheduled) / 1e9 - sent.paused
     found |= {"output_tokens": tokens, "tokens_counted_by": counted} if tokens is not None else {}
-    for name, key in (("input_tokens", "prompt_tokens"), ("server_ttft", "time_to_first_token"),
-                      ("server_latency", "total_latency")):  # fmt: skip
-        if (value := _number(usage.get(key))) is not None:
-            found[name] = value
+    if (value := quantity(usage.get("prompt_tokens"))) is not None:
+        found["input_tokens"] = value
+    found |= answer.server
     cached = usage.get("prompt_tokens_details")
-    if isinstance(cached, dict) and (value := _number(cached.get("cached_tokens"))) is not None:
+    if isinstance(cached, dict) and (value := quantity(cached.get("cached_tokens"))) is not None:
         found["cached_tokens"] = value
     found |= {"chunks": len(chunks), "finish_reason": answer.finish_reason, "model": answer.model}
     if about.answers and not answer.failure:
@@ -205,7 +204,7 @@ def row(sent: Sent, about: About, answer: Answer, epoch: float) -> dict[str, Any
 
 def output_tokens(answer: Answer) -> tuple[int | None, str]:
     """Return how many tokens an answer has and who counted them: the server's usage, else its chunks."""
-    said = _number(answer.usage.get("completion_tokens"))
+    said = quantity(answer.usage.get("completion_tokens"))
     if said is not None and said > 0:
         return int(said), "server"
     if answer.streamed and answer.chunks:
@@ -215,12 +214,6 @@ def output_tokens(answer: Answer) -> tuple[int | None, str]:
 
 def _time(when: int, epoch: float) -> float:
     return round(epoch + when / 1e9, 6)
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e15:
-        return None
-    return float(value)
 
 
 def _unpacked(data: bytes) -> tuple[Sent, About]:
