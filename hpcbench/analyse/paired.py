@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 _DRAWS = 4000
 _CONFIDENCE = 95.0
-_LEAST = 5  # pairs: below that a percentile of resampled means says nothing
+LEAST = 5  # pairs: below that a percentile of resampled means says nothing
 
 
 def questions(metrics: Metrics, cases: Collection[Key], metric: str) -> pd.Series[float] | None:
@@ -45,17 +46,20 @@ def paired(side: pd.Series[float], base: pd.Series[float]) -> tuple[float, float
     """Return base / side over the questions that both were asked, its 95 % interval, and how many these are.
 
     The interval is the percentile bootstrap of the ratio of means, pairs drawn together (Efron and Tibshirani 1993,
-    chapter 13), always from the same random numbers. None where there are fewer than five pairs.
+    chapter 13), always from the same random numbers; below five pairs it is NaN. None where there is no pair.
     """
     both = side.to_frame("side").join(base.to_frame("base"), how="inner")
-    if len(both) < _LEAST:
-        return None
     values: NDArray[np.float64] = both[["side", "base"]].to_numpy(dtype=float)
+    means = values.mean(axis=0) if len(values) else np.zeros(2)
+    if not (means > 0).all():
+        return None
+    ratio = float(means[1] / means[0])
+    if len(values) < LEAST:
+        return ratio, math.nan, math.nan, len(values)
     draw = np.random.default_rng(0)
     ratios = np.empty(_DRAWS)
     for start in range(0, _DRAWS, 100):  # not all at once: 4000 times a hundred thousand pairs would not fit
         chosen = values[draw.integers(0, len(values), (100, len(values)))].mean(axis=1)
         ratios[start : start + 100] = chosen[:, 1] / chosen[:, 0]
     low, high = np.percentile(ratios, ((100 - _CONFIDENCE) / 2, (100 + _CONFIDENCE) / 2))
-    means = values.mean(axis=0)
-    return float(means[1] / means[0]), float(low), float(high), len(values)
+    return ratio, float(low), float(high), len(values)

@@ -13,6 +13,7 @@ import numpy as np
 
 from hpcbench.analyse.measure import PARTS, Key, Measured, Part, measure
 from hpcbench.analyse.paired import paired, questions
+from hpcbench.analyse.relayed import without_relayed
 from hpcbench.errors import UsageError, nearest
 from hpcbench.metrics import COLUMNS, COUNTED, shown
 
@@ -144,8 +145,9 @@ def compare(metrics: Metrics, baseline: Mapping[str, str] | None = None) -> list
     `baseline` names the point that ratios are against, as text (``{"threads": "1"}``; ``first`` is the first value);
     without it, and for a benchmark that has no such point, the benchmark's own is used, else the first value of a
     scaling axis or of the only axis, unless that is what has no name. Raises `UsageError` for a baseline that is in
-    none of the sweeps.
+    none of the sweeps. Times between tokens that a relay made are in no comparison.
     """
+    metrics = without_relayed(metrics)
     cases = metrics.cases
     groups: dict[tuple[str, str], list[int]] = {}
     for position, (benchmark, kind) in enumerate(zip(cases["benchmark"], cases["kind"], strict=True)):
@@ -388,8 +390,10 @@ def _with_ratios(
 
 
 def _paired(metrics: Metrics, row: Row, base: Row, metric: str) -> Ratio | None:
-    """Compare two points by the questions that both were asked; None where they were not."""
-    of_row, of_base = (questions(metrics, set(each.cases), metric) for each in (row, base))
+    """Compare two points by the questions that both answered in cases that count; None where there are none."""
+    states = metrics.cases.set_index(["run", "case"])["state"]
+    good = set(states.index[states.isin(COUNTED)])
+    of_row, of_base = (questions(metrics, good.intersection(each.cases) or each.cases, metric) for each in (row, base))
     found = None if of_row is None or of_base is None else paired(of_row, of_base)
     return None if found is None else Ratio(found[0], found[1], found[2], pairs=found[3])
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from hpcbench.analyse.counters import perf_counters
 from hpcbench.analyse.phases import by_point
+from hpcbench.analyse.relayed import without_relayed
 from hpcbench.analyse.sameness import sameness
 from hpcbench.analyse.summary import Comparison, compare
 from hpcbench.errors import HpcbenchError, RunError
@@ -34,6 +35,7 @@ def report(metrics: Metrics, folder: Path | str, baseline: Mapping[str, str] | N
     """
     target = Path(folder)
     place = target.resolve()  # `.` can be replaced too, and what a link points to
+    metrics = without_relayed(metrics)
     sections = [section(metrics, comparison) for comparison in compare(metrics, baseline)]
     if not sections:
         raise HpcbenchError("there is nothing to report: no log of a known format was found")

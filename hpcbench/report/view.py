@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpcbench.analyse.counters import Counter
+from hpcbench.analyse.paired import LEAST
 from hpcbench.analyse.phases import PHASES
 from hpcbench.analyse.sameness import Sameness
 from hpcbench.analyse.summary import Comparison, Ratio, Row, Spread
@@ -142,9 +143,9 @@ def asked(comparison: Comparison) -> str:
     pairs = sorted({row.ratio.pairs for row in comparison.rows if row.ratio and row.ratio.pairs})
     if not pairs:
         return ""
-    return (
-        f", over the {'–'.join(str(count) for count in dict.fromkeys((pairs[0], pairs[-1])))} questions asked of both"
-    )
+    few = f" (an interval takes at least {LEAST})" if pairs[0] < LEAST else ""
+    counts = "–".join(str(count) for count in dict.fromkeys((pairs[0], pairs[-1])))
+    return f", over the {counts} question{'s' if pairs[-1] > 1 else ''} asked of both{few}"
 
 
 def _with_spread(spread: Spread, factor: float) -> str:

@@ -58,3 +58,13 @@ def test_requests_of_a_log_of_several_measurements_are_of_none(corpus):
     found = measured(corpus / "sites" / "metis_sophia_homework_stdout.txt")
     assert len(found) == 2
     assert () not in found
+
+
+def test_warm_up_and_failed_requests_are_in_no_mean(tmp_path):
+    requests = [
+        {"record": "request", "phase": phase, "error": error, "latency": latency}
+        for phase, error, latency in (("warm-up", "", 90.0), ("measured", "", 2.0), ("measured", "status 500", 70.0))
+    ]
+    (tmp_path / "a.log").write_text(written.records(*requests))
+    [values] = measured(tmp_path).values()
+    assert (values["latency_mean"], values["latency_median"]) == (2, 2)
