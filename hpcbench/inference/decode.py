@@ -5,18 +5,19 @@ Done after the measurement or in another process, never while answers are being 
 
 from __future__ import annotations
 
+import functools
 import json
-import urllib.parse
+import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hpcbench.inference.wire import MAX_ANSWER, Exchange
+if TYPE_CHECKING:
+    from hpcbench.inference.wire import Exchange  # whose packages who only wants `blanked` may not have
 
 _TEXT = 400  # characters of an error that are kept
 _SECRET = 8  # characters: what is shorter is no secret but a word that local servers are given, such as EMPTY
-_HIDDEN = "(secret)"
 # What servers call their own times: SambaNova in seconds (usage), llama.cpp in milliseconds (timings), Ollama in
 # nanoseconds (https://docs.ollama.com/api/usage), whose total holds the loading of the model as well.
 _SAMBANOVA = {"time_to_first_token": "server_ttft", "total_latency": "server_latency"}
@@ -48,21 +49,66 @@ class Answer:
     failure: str = ""
 
 
+@dataclass
+class _Taken(Answer):
+    """An answer while it is read: what each chunk brought, to be joined once."""
+
+    texts: list[str] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
+
+
 def decode(exchange: Exchange) -> Answer:
     """Read an answer in any of the forms that servers send; nothing is raised.
 
-    What the request was sent with and nobody may see is blanked out of what the server says.
+    What the request was sent with and nobody may see is blanked out of what the server says; a secret of fewer than 8
+    characters stays in text and reasoning, where it is a word like any other.
     """
-    answer = Answer(failure=exchange.failure)
+    answer = _Taken(failure=exchange.failure)
     _read(answer, exchange)
-    secrets = {form for secret in exchange.secrets for form in _forms(secret)}
-    answer.failure = _shown(_blanked(answer.failure, secrets))
-    answer.model = _shown(_blanked(answer.model, secrets))
-    answer.finish_reason = _shown(_blanked(answer.finish_reason, secrets))
-    secrets = {secret for secret in secrets if len(secret) >= _SECRET}
-    answer.text = _blanked(_paired(answer.text), secrets)
-    answer.reasoning = _blanked(_paired(answer.reasoning), secrets)
-    return answer
+    secrets = exchange.secrets
+    long = [secret for secret in secrets if len(secret) >= _SECRET]
+    return Answer(
+        text=blanked(_paired("".join(answer.texts)), long),
+        reasoning=blanked(_paired("".join(answer.thoughts)), long),
+        chunks=answer.chunks,
+        first_content=answer.first_content,
+        usage=answer.usage,
+        server=answer.server,
+        finish_reason=_shown(blanked(answer.finish_reason, secrets)),
+        model=_shown(blanked(answer.model, secrets)),
+        streamed=answer.streamed,
+        failure=_shown(blanked(answer.failure, secrets)),
+    )
+
+
+def blanked(said: str, secrets: Iterable[str]) -> str:
+    r"""Write ``(secret)`` for each secret in a text, however JSON and addresses have written its characters.
+
+    Each may be itself, ``%2f``, ``\u002f`` or ``\/``, or what such a form becomes when it is written so once more.
+    Upper and lower case are the same; in a secret of fewer than 8 characters, which may be a word of ours, only in
+    such forms.
+    """
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        said = _pattern(secret).sub("(secret)", said)
+    return said
+
+
+@functools.lru_cache
+def _pattern(secret: str) -> re.Pattern[str]:
+    return re.compile("".join(map(_spellings, secret)), re.IGNORECASE if len(secret) >= _SECRET else 0)
+
+
+def _spellings(letter: str) -> str:
+    r"""Return a pattern of the forms of a character; written twice, ``\`` has become up to three and ``%`` is ``%25``.
+
+    No repeat is without a bound, or a body of nothing but ``\`` would take for ever.
+    """
+    units = letter.encode("utf-16-be", "surrogatepass")
+    long = "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+    short = json.dumps(letter)[1:-1].replace("/", r"\/")
+    escaped = "|".join(re.escape(form).replace(r"\\", r"\\{1,3}") for form in (long, short) if form != letter)
+    encoded = "".join(f"%(?:25)?{byte:02x}" for byte in letter.encode("utf-8", "surrogatepass"))
+    return f"(?:(?i:{encoded}|{escaped})|{re.escape(letter)})"
 
 
 def events(pieces: list[tuple[int, bytes]]) -> Iterator[tuple[int, str, bytes]]:
@@ -107,7 +153,7 @@ def _lines(pieces: list[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
         yield last, b"".join(rest)
 
 
-def _read(answer: Answer, exchange: Exchange) -> None:
+def _read(answer: _Taken, exchange: Exchange) -> None:
     refused = exchange.status and not 200 <= exchange.status < 300
     try:
         pieces = list(_unpacked(exchange))
@@ -143,6 +189,8 @@ def _start(pieces: list[tuple[int, bytes]]) -> bytes:
 
 def _unpacked(exchange: Exchange) -> Iterator[tuple[int, bytes]]:
     """Return the pieces of the body and their times, without gzip, which was not asked for."""
+    from hpcbench.inference.wire import MAX_ANSWER
+
     packing = exchange.header(b"content-encoding").lower()
     unpack = zlib.decompressobj(47) if packing in (b"gzip", b"deflate") else None  # 47: zlib's or gzip's header
     size = 0
@@ -155,7 +203,7 @@ def _unpacked(exchange: Exchange) -> Iterator[tuple[int, bytes]]:
             yield time, plain
 
 
-def _take_stream(answer: Answer, pieces: list[tuple[int, bytes]]) -> None:
+def _take_stream(answer: _Taken, pieces: list[tuple[int, bytes]]) -> None:
     done = False
     for time, name, data in events(pieces):
         if data.strip() == b"[DONE]":
@@ -166,7 +214,7 @@ def _take_stream(answer: Answer, pieces: list[tuple[int, bytes]]) -> None:
         answer.failure = answer.failure or "stream: it ends in the middle, with neither a finish_reason nor [DONE]"
 
 
-def _take_lines(answer: Answer, pieces: list[tuple[int, bytes]]) -> None:
+def _take_lines(answer: _Taken, pieces: list[tuple[int, bytes]]) -> None:
     """Take a stream of Ollama's own API: a JSON object a line."""
     done = False
     for time, line in _lines(pieces):
@@ -179,7 +227,7 @@ def _take_lines(answer: Answer, pieces: list[tuple[int, bytes]]) -> None:
         answer.failure = answer.failure or "stream: it ends in the middle, before done"
 
 
-def _take_event(answer: Answer, time: int, name: str, data: bytes) -> None:
+def _take_event(answer: _Taken, time: int, name: str, data: bytes) -> None:
     value = _object(data)
     if name == "error" or (value is not None and value.get("error")):
         answer.failure = answer.failure or f"stream: {_message(value or {}) or _text_of(data)}"
@@ -189,7 +237,7 @@ def _take_event(answer: Answer, time: int, name: str, data: bytes) -> None:
         _take(answer, time, value, "delta")
 
 
-def _take_whole(answer: Answer, time: int, body: bytes, kind: bytes) -> None:
+def _take_whole(answer: _Taken, time: int, body: bytes, kind: bytes) -> None:
     value = _object(body)
     if value is None:
         said = kind.decode("ascii", "replace").partition(";")[0] or "no type"
@@ -202,7 +250,7 @@ def _take_whole(answer: Answer, time: int, body: bytes, kind: bytes) -> None:
         _take(answer, time, value, "message")
 
 
-def _take(answer: Answer, time: int, value: Mapping[str, Any], part: str) -> None:
+def _take(answer: _Taken, time: int, value: Mapping[str, Any], part: str) -> None:
     """Add what one chunk, or a whole answer, says."""
     if isinstance(usage := value.get("usage"), dict):
         answer.usage = usage
@@ -225,11 +273,11 @@ def _take(answer: Answer, time: int, value: Mapping[str, Any], part: str) -> Non
             answer.first_content = time if answer.first_content is None else answer.first_content
         if content or reasoning or said.get("tool_calls"):
             answer.chunks.append(time)
-        answer.text += content
-        answer.reasoning += reasoning
+        answer.texts.append(content)
+        answer.thoughts.append(reasoning)
 
 
-def _take_ollama(answer: Answer, time: int, value: Mapping[str, Any]) -> bool:
+def _take_ollama(answer: _Taken, time: int, value: Mapping[str, Any]) -> bool:
     """Add what one line of Ollama's own API says; tells whether it was the last."""
     if value.get("error"):
         answer.failure = answer.failure or f"stream: {_message(value)}"
@@ -294,17 +342,6 @@ def _text_of(said: bytes) -> str:
 def _shown(said: str) -> str:
     text = said[: 4 * _TEXT]
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:_TEXT]
-
-
-def _forms(secret: str) -> set[str]:
-    """Return a secret as it is, and as JSON and addresses write it."""
-    return {secret, json.dumps(secret)[1:-1], urllib.parse.quote(secret, safe="")} - {""}
-
-
-def _blanked(said: str, secrets: set[str]) -> str:
-    for secret in sorted(secrets, key=len, reverse=True):
-        said = said.replace(secret, _HIDDEN)
-    return said
 
 
 def _paired(text: str) -> str:

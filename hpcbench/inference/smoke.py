@@ -16,6 +16,7 @@ from typing import Literal
 from hpcbench import endpoint
 from hpcbench import site as sites
 from hpcbench.errors import HpcbenchError, UsageError
+from hpcbench.inference.decode import blanked
 from hpcbench.metrics import shown
 from hpcbench.site import Endpoint
 
@@ -115,10 +116,7 @@ class _Asked:
 
     def quoted(self, text: str, length: int = 200) -> str:
         """Write what a server said on one line, without the token, which some servers repeat."""
-        if self.key:
-            for form in {self.key, json.dumps(self.key)[1:-1], urllib.parse.quote(self.key, safe="")}:
-                text = re.sub(re.escape(form), "<token>", text, flags=re.IGNORECASE)
-        return shown(" ".join(text.split()), length)
+        return shown(" ".join(blanked(text, [self.key]).split()), length)
 
     def read(self, body: str) -> tuple[str, int | None, int | None]:
         """Return an answer's text and the tokens of input and output."""
@@ -237,7 +235,7 @@ def _message(body: str) -> str:
     try:
         told = json.loads(body)
     except (ValueError, RecursionError):
-        return re.sub(r"<[^<>]*>", " ", body[:10_000])
+        return re.sub(r"<[^<>]*>", " ", body)
     for _ in range(2):
         found = [told[key] for key in ("error", "message", "detail") if isinstance(told, dict) and told.get(key)]
         told = found[0] if found else told

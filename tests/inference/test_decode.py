@@ -1,6 +1,9 @@
 """Answers in all the forms that servers send, from the fault server and from bytes cut anywhere."""
 
 import json
+import subprocess
+import sys
+import urllib.parse
 import zlib
 
 import faults
@@ -10,7 +13,7 @@ from faults import DONE, TOKENS, USAGE
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcbench.inference.decode import decode, events
+from hpcbench.inference.decode import blanked, decode, events
 from hpcbench.inference.wire import Exchange
 
 TEXT = "".join(TOKENS)
@@ -85,7 +88,7 @@ def test_every_behaviour_of_the_fault_server_is_covered():
     tested = {name.rpartition("-")[0] if name[-1].isdecimal() else name for name in (*WHOLE, *FAILED)}
     elsewhere = {  # in the tests of the wire and of the load
         "retry-after", "retry-after-date", "408", "503", "429", "echo", "redirect", "hang-up", "stall", "silent",
-        "half-body", "dies", "large", "many", "one-in", "status",
+        "half-body", "dies", "large", "many", "one-in", "status", "strict",
     }  # fmt: skip
     assert not faults.NAMES - tested - elsewhere
 
@@ -163,7 +166,63 @@ def test_packed_bodies_that_are_not():
     assert decode(Exchange(status=500, headers=headers, arrivals=[1], pieces=[b"no"])).failure == "status 500"
 
 
+# Secrets
+
+SECRET = "abcd/efgh+ijkl=="
+SPELLINGS = (
+    SECRET, "abcd%2Fefgh%2Bijkl%3D%3D", "abcd%2fefgh%2bijkl%3d%3d", "abcd/efgh%2Bijkl==", r"abcd\/efgh+ijkl==",
+    r"abcd/efgh\u002bijkl\u003d\u003d", r"\u0061bcd\u002Fefgh\u002Bijkl==", "%61bcd/efgh+ijkl=%3d", SECRET.upper(),
+    urllib.parse.quote("abcd%2fefgh%2Bijkl=="), json.dumps(r"abcd\/efgh\u002Bijkl==")[1:-1],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("spelled", SPELLINGS)
+def test_a_secret_is_blanked_however_it_is_spelled(spelled):
+    hidden, said = "[(secret), (secret)]", f"[{spelled}, {spelled}]"
+    assert blanked(said, [SECRET]) == hidden
+    refused = Exchange(status=401, arrivals=[1], pieces=[said.encode()], secrets=(SECRET,))
+    assert decode(refused).failure == f"status 401: {hidden}"
+    told = Exchange(status=200, secrets=(SECRET,))
+    told.pieces = [event({"model": said}), *(event(delta(letter)) for letter in said), DONE]
+    told.pieces += [event({"choices": [{"delta": {"reasoning": said[at : at + 3]}}]}) for at in range(0, len(said), 3)]
+    told.arrivals = list(range(len(told.pieces)))
+    answer = decode(told)
+    assert (answer.text, answer.reasoning, answer.model) == (hidden, hidden, hidden)
+
+
+def test_one_secret_in_another_one_with_odd_characters_and_none_at_all():
+    assert blanked("pass-word and pass-word-2", ["pass-word", "pass-word-2"]) == "(secret) and (secret)"
+    odd = 'a b\n"\\é🙂.*'
+    for form in (odd, json.dumps(odd)[1:-1], json.dumps(json.dumps(odd))[3:-3], urllib.parse.quote(odd)):
+        assert blanked(f"<{form}>", [odd]) == "<(secret)>"
+    assert blanked("a b", ["", ".*.*.*.*.*"]) == "a b"
+
+
+def test_a_short_secret_is_a_word_of_answers_but_blanked_in_failures():
+    refused = Exchange(status=401, arrivals=[1], pieces=[b"bad EM/TY, EM\\/TY, EM%2fTY; em/ty"], secrets=("EM/TY",))
+    assert decode(refused).failure == "status 401: bad (secret), (secret), (secret); em/ty"
+    told = Exchange(status=200, arrivals=[1, 2], pieces=[event(delta(r"EM/TY EM\/TY")), DONE], secrets=("EM/TY",))
+    assert decode(told).text == r"EM/TY EM\/TY"
+    empty = Exchange(status=200, arrivals=[1], pieces=[DONE], secrets=("EMPTY",))
+    assert decode(empty).failure == "empty: the answer holds no text"
+
+
+def test_blanking_needs_no_package_of_a_measurement():
+    program = "import sys; sys.modules['httptools'] = None; from hpcbench.inference.decode import blanked"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 # What hypothesis found nothing against
+
+
+@given(st.text(min_size=8, max_size=12), st.data())
+def test_a_secret_of_any_letters_with_each_in_a_form_of_its_own(secret, data):
+    said = ""
+    for letter in secret:
+        percent = "".join(f"%{byte:02X}" for byte in letter.encode())
+        said += data.draw(st.sampled_from([letter, percent, percent.lower(), json.dumps(letter)[1:-1]]))
+    assert blanked(said, [secret]) == "(secret)"
+
 
 EVENTS = st.lists(
     st.tuples(
@@ -225,3 +284,17 @@ def test_a_line_in_very_many_pieces():
     exchange.pieces = [b'data: {"choices": [{"delta": {"content": "', *300_000 * [b"0123456789"], b'"}}]}\n\n', DONE]
     exchange.arrivals = list(range(len(exchange.pieces)))
     assert len(decode(exchange).text) == 3_000_000  # a quadratic reader would be at it for a minute
+
+
+def test_an_answer_in_very_many_chunks():
+    word = event({"choices": [{"delta": {"content": "é ", "reasoning": "x"}}]})
+    exchange = Exchange(status=200, pieces=[*400_000 * [word], DONE], arrivals=list(range(400_001)), secrets=(SECRET,))
+    answer = decode(exchange)
+    assert len(answer.chunks) == 400_000
+    assert (answer.text, answer.reasoning) == (400_000 * "é ", 400_000 * "x")  # quadratic, it would take a minute
+
+
+def test_a_body_of_nothing_but_the_beginnings_of_a_secret():
+    for piece in (b"\\", b"%25", b"abcd%2fefgh"):
+        page = Exchange(status=502, arrivals=[1], pieces=[300_000 * piece], secrets=(SECRET,))
+        assert decode(page).failure.startswith(f"status 502: {piece.decode()}")

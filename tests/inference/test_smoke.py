@@ -7,6 +7,7 @@ import json
 import ssl
 import sys
 import threading
+import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -182,7 +183,28 @@ def test_a_token_that_a_server_repeats_is_not_shown(place, debug, status):
         done = hpcbench(*debug, "smoke", "mine", cwd=place, check=1 if debug else 3)
     for form in (CANARY, json.dumps(CANARY)[1:-1], "nobody-may-see"):
         assert form.lower() not in (done.stdout + done.stderr).lower()
-    assert "<token>" in done.stderr
+    assert "(secret)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        CANARY.replace("/", "%2f").replace('"', "%22"), CANARY.replace("/", "%2F"), CANARY.replace("/", r"\/"),
+        CANARY.replace("/", r"\u002f").replace('"', r"\u0022"), urllib.parse.quote(CANARY, safe=""),
+    ],
+)  # fmt: skip
+def test_a_token_that_a_server_spells_in_its_own_way_is_not_shown(place, spelled):
+    with server((503, f"bad {spelled}".encode()), (200, {"choices": [{"message": {"content": spelled}}]})) as there:
+        site(place, f"{there.url}/v1")
+        assert wrong()[1] == "tiny-2 is not ready: status 503: bad (secret)"
+        assert smoke("mine").text == "(secret)"
+
+
+def test_no_piece_of_a_token_is_left_where_a_long_page_is_cut(place):
+    with server(*[(500, b"x" * (10_000 - cut) + CANARY.encode()) for cut in range(5, 25, 4)]) as there:
+        site(place, f"{there.url}/v1")
+        for _ in range(5):
+            assert wrong()[1].endswith("x(secret)")
 
 
 def test_a_token_is_read_before_anything_is_sent(place, monkeypatch):
