@@ -160,10 +160,9 @@ def _read(
     now = time.time()
     store = Cache(choice)
     keys = {source.path: key(source.path, source.stat) for source in sources}
-    files = list(keys)
-    unknown = set(files)
-    for positions, batch in store.known(list(keys.values())):
-        unknown.difference_update(files[position] for position in positions)
+    unknown = set(keys)
+    for files, batch in store.known(keys):
+        unknown.difference_update(files)
         yield batch
     if unknown:
         rest = {file: size for file, size in sizes.items() if file in unknown}

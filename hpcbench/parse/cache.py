@@ -50,10 +50,13 @@ class Cache:
         self._waiting: list[tuple[dict[str, Key], Batch]] = []
         self._count = 0  # logs and rows that wait
 
-    def known(self, keys: Sequence[Key | None]) -> list[tuple[list[int], Batch]]:
-        """Return what was read before of the files of `keys`: their positions and a batch, a shard at a time."""
-        wanted = {each: position for position, each in enumerate(keys) if each is not None}
-        batches: list[tuple[list[int], Batch]] = []
+    def known(self, keys: Mapping[str, Key | None]) -> list[tuple[list[str], Batch]]:
+        """Return what was read before of the files of `keys`: the files and a batch, a shard at a time.
+
+        A file has the name that it has in `keys`, whatever it was called when it was read: ``logs/a``, or from ``/``.
+        """
+        wanted = {each: file for file, each in keys.items() if each is not None}
+        batches: list[tuple[list[str], Batch]] = []
         for shard in self._shards():
             try:
                 table = _load(shard / "files.parquet")
@@ -64,10 +67,8 @@ class Cache:
                     os.utime(shard)
             except Exception:  # noqa: BLE001 - whatever is wrong with it, its files are read again
                 shutil.rmtree(shard, ignore_errors=True)
-                wanted = {each: position for position, each in enumerate(keys) if each is not None}
-                for positions, _ in batches:
-                    for position in positions:
-                        wanted.pop(keys[position], None)  # type: ignore[arg-type]
+                done = {file for files, _ in batches for file in files}
+                wanted = {each: file for file, each in keys.items() if each is not None and file not in done}
         return batches
 
     def _shards(self) -> list[Path]:
@@ -164,12 +165,15 @@ def _write(folder: Path, batches: Sequence[tuple[dict[str, Key], Batch]]) -> Non
         _save(folder / f"table_{name}.parquet", {"line": rows.line, "file": rows.columns[FILE], **values})
 
 
-def _read(folder: Path, here: dict[int, int]) -> Batch:
-    """Load the logs of some files of a shard."""
+def _read(folder: Path, here: Mapping[int, str]) -> Batch:
+    """Load the logs of some files of a shard, each under the name that it has here."""
     logs = _load(folder / "logs.parquet")
     names = [each.name for each in fields(Log)]
     chosen = [number for number, file in enumerate(logs["file"]) if file in here]
-    batch = Batch([Log(**{name: logs[name][number] for name in names}) for number in chosen])
+    batch = Batch([
+        Log(**{**{name: logs[name][number] for name in names}, "path": here[logs["file"][number]]})
+        for number in chosen
+    ])  # fmt: skip
     renumbered = np.full(len(logs["file"]), -1)
     renumbered[chosen] = np.arange(len(chosen))
     for file in folder.glob("table_*.parquet"):

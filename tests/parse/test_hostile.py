@@ -474,6 +474,19 @@ def test_three_thousand_files_are_read_once(tmp_path, own_cache_folder, monkeypa
     same(parse(folder, cache=False), again)
 
 
+def test_what_is_kept_of_a_file_is_found_by_whatever_path_it_is_named(tmp_path, own_cache_folder, monkeypatch):
+    folder = tree(tmp_path / "logs", 20)
+    expected = parse(folder, cache=False)
+    monkeypatch.chdir(tmp_path)
+    parse("logs")
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "read_file", None)  # nothing is read again
+        same(expected, parse(folder))
+    for place, name in ((tmp_path, "logs"), (tmp_path, "./logs/"), (folder, "."), (folder / "bs1", "..")):
+        monkeypatch.chdir(place)
+        assert len(parse(name).steps) == len(expected.steps)
+
+
 @pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "gone", "a folder", "another table", "text"])
 def test_a_shard_that_is_damaged_is_thrown_away(tmp_path, own_cache_folder, damage):
     folder = tree(tmp_path / "logs", 60)
