@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcbench.errors import ConfigError, HpcbenchError, UsageError
-from hpcbench.inference.prompts import Prompt, make, repeated
+from hpcbench.inference.prompts import Prompt, make
 from hpcbench.inference.score import contains
 
 SQUAD = {
@@ -33,6 +33,11 @@ SQUAD = {
         }
     ],
 }
+
+
+def repeated(prompts):
+    """Count the prompts that are not the first of their kind."""
+    return len(prompts) - len({prompt.id for prompt in prompts})
 
 
 def own(folder, name, *lines):
@@ -252,6 +257,32 @@ def test_with_a_line_of_its_own_no_prompt_begins_like_another(tmp_path):
     assert len({prompt.messages[0][1][:8] for prompt in [*varied, *again]}) == 8
     assert varied[0].messages[0][1].endswith(f"request.\n\n{plain[0].messages[0][1]}")
     assert varied[0].answers == plain[0].answers
+
+
+@pytest.mark.parametrize("kind", ["squad", "chat", "long_context", "own"])
+def test_each_repeat_has_lines_of_its_own_before_the_same_questions(tmp_path, kind):
+    def made(**more):
+        if kind == "squad":
+            return squad(tmp_path, 3, **more)
+        parameters = {"seed": 1, "input_tokens": 100} | ({"prompts": str(file)} if kind == "own" else {})
+        return make("chat" if kind == "own" else kind, parameters | more, 3)
+
+    file = tmp_path / "prompts.jsonl"
+    system = {"messages": [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Why?"}]}
+    lines = [{"prompt": "Two and two?", "answers": ["4"], "max_tokens": 8}, {**system, "max_tokens": 9}]
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    plain, rounds = made(), [made(vary_prefix=True, round=number) for number in (1, 2, "2/1")]
+    assert repeated([prompt for each in rounds for prompt in each]) == 0
+    for varied in rounds:
+        assert [prompt.question for prompt in varied] == [prompt.id for prompt in plain]
+        for prompt, asked in zip(varied, plain, strict=True):
+            assert prompt.messages[0][1].endswith(f"\n\n{asked.messages[0][1]}")
+            assert prompt.messages[0][0] == asked.messages[0][0]
+            assert prompt.messages[1:] == asked.messages[1:]
+            assert (prompt.answers, prompt.max_tokens) == (asked.answers, asked.max_tokens)
+    if kind == "own":
+        assert [prompt.max_tokens for prompt in rounds[0]] == [8, 9, 8]
+    assert made(round=1) == made(round=2) == plain  # without such lines a repeat asks the same
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """A gateway that passes chunks on in groups is recognised by their times alone."""
 
+from itertools import accumulate
+
 import pytest
 from asking import ask
 
@@ -40,3 +42,23 @@ def test_what_makes_a_relay():
     assert relay([groups(2, 20, 0.5)]) is None  # too few to tell
     assert relay([[], [1.0]]) is None
     assert relay([]) is None
+
+
+def gaps(within, between, *, together=0.0001, apart=0.5):
+    """The arrivals of one answer with so many gaps within groups and between them, in seconds."""
+    return list(accumulate([0.0, *within * [together], *between * [apart]]))
+
+
+def test_the_limits_of_what_is_a_relay():
+    # 40 gaps, and 70 % of them within groups
+    assert relay([gaps(28, 12)]) == Relay(41 / 13, pytest.approx(0.5))
+    assert relay([gaps(28, 11)]) is None
+    assert relay([gaps(700, 300)]) is not None
+    assert relay([gaps(699, 301)]) is None
+    assert relay([gaps(14, 6), gaps(14, 6)]) == Relay(42 / 14, pytest.approx(0.5))  # over all answers
+    # 20 ms between groups
+    assert relay([gaps(60, 20, apart=0.0201)]) == Relay(81 / 21, pytest.approx(0.0201))
+    assert relay([gaps(60, 20, apart=0.0199)]) is None
+    # 1 ms within one
+    assert relay([gaps(60, 20, together=0.0009)]) is not None
+    assert relay([gaps(60, 20, together=0.0011)]) is None

@@ -3,7 +3,7 @@
 import pytest
 
 from hpcbench.errors import UsageError
-from hpcbench.inference.summary import Client, Fared, doubts, limits, notes, summarise
+from hpcbench.inference.summary import MAX_STOLEN, Client, Fared, doubts, limits, notes, summarise
 
 EASY = Client([Fared(cpu=1.0, wall=10.0, lag_p99=0.0, lag_max=0.0, connections=1)], wall=10.0)
 
@@ -130,6 +130,7 @@ DOUBTS = {
     "a client used 90 % of its core: --clients 3 shares the load": {
         "client": Client([EASY.fared[0], Fared(9.0, 10.0, 0.0, 0.0, 1)], 10.0)
     },
+    "the host under this virtual machine kept 3 % of its CPU time": {"client": Client(EASY.fared, 10.0, stolen=0.03)},
     "3 prompts were sent before": {"repeated": 3},
     "the server closes its connections": {"rows": [{**row, "connect_time": 0.1} for row in ENOUGH]},
 }
@@ -143,12 +144,29 @@ def test_each_reason_by_itself(reason):
 
 def test_all_reasons_at_once_are_told_once_each():
     rows = [request(n, n + 0.1, schedule_delay=9.0, connect_time=0.1) for n in (0, 1, 2)] + [request(error="x")]
-    said = doubts(rows, Client([Fared(9.0, 10.0, 1.0, 1.0, 9)], 10.0), 2, "told")
+    said = doubts(rows, Client([Fared(9.0, 10.0, 1.0, 1.0, 9)], 10.0, stolen=0.5), 2, "told")
     assert len(said) == len(set(said)) == len(DOUBTS)
+
+
+def test_a_little_stolen_time_is_none():
+    assert doubted(client=Client(EASY.fared, 10.0, stolen=MAX_STOLEN)) == []
 
 
 def test_opening_a_connection_is_no_lateness():
     assert doubted([{**row, "schedule_delay": 0.1, "connect_time": 0.099} for row in ENOUGH][:5] + ENOUGH[5:]) == []
+
+
+def test_several_clients():
+    fared = [Fared(1.0, 10.0, 0.001, 0.3, 4), Fared(2.0, 10.0, 0.003, 0.2, 5), Fared(4.0, 10.0, 0.002, 0.1, 6)]
+    client = Client(fared, 10.0)
+    assert client.cpu == 7.0
+    assert (client.worst("lag_p99"), client.worst("lag_max"), client.worst("connections")) == (0.003, 0.3, 6.0)
+    assert (Client([], 0.0).cpu, Client([], 0.0).worst("lag_p99")) == (0.0, 0.0)
+    for place in range(3):  # whichever it is that is late, or busy
+        (late,) = doubted(client=Client([*fared[:place], Fared(1.0, 10.0, 0.009, 0.1, 1), *fared[place + 1 :]], 10.0))
+        assert late.startswith("the client's event loop was up to 9.0 ms late")
+        (busy,) = doubted(client=Client([*fared[:place], Fared(8.5, 10.0, 0.001, 0.1, 1), *fared[place + 1 :]], 10.0))
+        assert busy == "a client used 85 % of its core: --clients 4 shares the load"
 
 
 def test_notes():

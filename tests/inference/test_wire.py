@@ -3,9 +3,11 @@
 import asyncio
 import gc
 import json
+import os
 import socket
 import struct
 import threading
+import time
 from contextlib import closing, contextmanager
 from itertools import pairwise
 
@@ -164,6 +166,26 @@ def test_stamps_are_those_of_the_server_that_stamps_its_sends():
     assert all(sent < came for sent, came in zip(truth["sends"], chunks, strict=True))
     assert all(came < following for came, following in zip(chunks[:-5], truth["sends"][5:], strict=True))
     assert all(one <= other for one, other in pairwise([exchange.started, *exchange.arrivals, exchange.finished]))
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.005])
+def test_a_request_starts_before_the_server_has_it_and_ends_after_its_last_byte_was_sent(monkeypatch, pause):
+    write = os.write
+
+    def handed_over(file, data):
+        sent = write(file, data)
+        time.sleep(pause)  # the server has read the request before this client goes on
+        return sent
+
+    monkeypatch.setattr(wires.os, "write", handed_over)
+    with running(Behaviour(tokens_per_second=1000.0, first_token=(0.0, 0.02))) as server:
+        found = ask(server.url, requests=50, max_tokens=4)
+        truths = server.truth()
+    for exchange, truth in zip(found, truths, strict=True):
+        assert exchange.started <= truth["received"]
+        assert exchange.finished >= truth["last"] == truth["sends"][-1]
+    # one after the other: nothing of a request is before the one that went ahead
+    assert all(one.finished <= other.started for one, other in pairwise(found))
 
 
 def test_large_answers_arrive_whole(server):
