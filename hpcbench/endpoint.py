@@ -40,7 +40,7 @@ def token(source: Token) -> tuple[str, str]:
         raise NoTokenError(f"the environment variable {source.env} is not set", mend)
     said = shlex.join(source.command)
     try:
-        done = subprocess.run(source.command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(source.command, capture_output=True, text=True, errors="replace", timeout=60, check=False)
     except subprocess.TimeoutExpired:
         raise NoTokenError(f"{said}: no answer in 60 s", mend) from None
     except OSError as error:

@@ -130,7 +130,7 @@ FATAL = frozenset({
 })  # fmt: skip
 
 # Kinds of events that say how far a number can be trusted: the reasons why it is not valid come first.
-CAUTIONS = ("invalid", "relay", "field_dropped", "note")
+CAUTIONS = ("invalid", "valid", "relay", "field_dropped", "note")
 
 # States whose numbers count: foreign logs do not say how they ended (the empty state), so they count as they are.
 COUNTED = ("completed", "")

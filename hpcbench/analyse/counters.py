@@ -40,11 +40,17 @@ DERIVED: tuple[tuple[str, str, str, float, str], ...] = (
 
 def perf_counters(metrics: Metrics, comparison: Comparison) -> list[tuple[Row, dict[str, Counter]]]:
     """Return the `perf stat` counters of every row that has some, with the derived rates after them."""
+    found = by_row(metrics, comparison, "perf-stat")
+    return [(row, {**counters, **_derived(counters)}) for row, counters in found]
+
+
+def by_row(metrics: Metrics, comparison: Comparison, form: str) -> list[tuple[Row, dict[str, Counter]]]:
+    """Return the counters that logs of one format hold, for every row that has some."""
     case_of = metrics.owners()
     cases = metrics.cases[metrics.cases["state"].isin(COUNTED)]  # a program that was ended early counted less
     counted = set(zip(cases["run"], cases["case"], strict=True))
     by_case: dict[tuple[str, str], list[Any]] = {}
-    for each in rows(metrics.counters[metrics.counters["format"] == "perf-stat"]):
+    for each in rows(metrics.counters[metrics.counters["format"] == form]):
         by_case.setdefault(case_of[each.source], []).append(each)
     found = []
     for row in comparison.rows:
@@ -59,7 +65,7 @@ def perf_counters(metrics: Metrics, comparison: Comparison) -> list[tuple[Row, d
             if not all(math.isnan(value) for value in each)
         }
         if counters:
-            found.append((row, {**counters, **_derived(counters)}))
+            found.append((row, counters))
     return found
 
 

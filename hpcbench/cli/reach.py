@@ -104,7 +104,7 @@ def calibrate(streams: str | None, rate: float, as_json: bool) -> None:
         raise UsageError(f"--streams: {streams!r} is not a list of whole numbers such as 16,256")
     found: list[Error] = []
     if not as_json:
-        click.echo("measured - true, mean / 99th percentile, in ms")
+        click.echo("|measured - true|, mean / 99th percentile, in ms")
         click.echo("streams  tokens/s  to first token        latency         gap  client's CPU")
     for error in measure([int(word) for word in words], rate):
         found.append(error)

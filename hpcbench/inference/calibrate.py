@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,9 +24,9 @@ from numpy.typing import NDArray
 
 from hpcbench import benchmark, process
 from hpcbench.errors import HpcbenchError
-from hpcbench.inference import prompts
 from hpcbench.inference.record import FILE
 from hpcbench.inference.server import Behaviour, prompt_key, running
+from hpcbench.inference.settings import of_case
 
 TOKENS = 64  # of each answer
 LIMIT = 0.001  # seconds: the error at which a load is too much
@@ -50,6 +52,7 @@ class Error:
     gap_mean: float
     gap_p99: float
     cpu: float
+    day: str = ""  # when, such as 2026-01-31
 
     @property
     def small(self) -> bool:
@@ -72,12 +75,13 @@ def calibrate(streams: Sequence[int], rate: float) -> Iterator[Error]:
 
 def known(streams: int, rate: float) -> Error | None:
     """Return what was found on this machine for the least load that is no smaller than this one."""
-    try:
-        found = [Error(**each) for each in json.loads(_file().read_text(encoding="utf-8")).values()]
-    except (OSError, ValueError, TypeError, AttributeError):
-        return None
-    enough = [each for each in found if each.streams >= streams and each.tokens_per_second >= rate]
-    return min(enough, key=lambda each: each.tokens_per_second, default=None)
+    found = []
+    for each in _kept().values():
+        with contextlib.suppress(TypeError):  # damaged, or of another version
+            error = Error(**each)
+            if error.streams >= streams and error.tokens_per_second >= rate and math.isfinite(error.ttft_p99):
+                found.append(error)
+    return min(found, key=lambda error: error.tokens_per_second, default=None)
 
 
 def _measure(url: str, streams: int, rate: float, truth: Any) -> Error:
@@ -94,7 +98,7 @@ def _measure(url: str, streams: int, rate: float, truth: Any) -> Error:
             raise HpcbenchError(f"the client failed: {done.stderr.strip().removeprefix('hpcbench: ')}")
         lines = (Path(folder) / FILE).read_text(encoding="utf-8").splitlines()
         said = [json.loads(line) for line in done.stdout.splitlines()]
-    asked = prompts.make("chat", {**parameters, "round": 1}, warmup + requests)
+    _, asked = of_case("chat", case)
     sends = {told["prompt"]: told for told in truth()}
     ttft, latency, gaps = [], [], []
     measured = [row for row in map(json.loads, lines) if row["phase"] == "measured"]
@@ -108,6 +112,7 @@ def _measure(url: str, streams: int, rate: float, truth: Any) -> Error:
     return Error(
         streams, rate, len(measured), counters["output_tokens_per_second"], *_of(np.array(ttft)),
         *_of(np.array(latency)), *_of(np.concatenate(gaps)), counters["client_cpu"] / wall,
+        time.strftime("%Y-%m-%d"),
     )  # fmt: skip
 
 
@@ -120,14 +125,19 @@ def _file() -> Path:
     return cache / f"calibration-{process.host()}.json"
 
 
+def _kept() -> dict[str, Any]:
+    try:
+        found = json.loads(_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _keep(error: Error) -> None:
     """Remember it, whole or not at all; where that cannot be done nothing is lost but the memory."""
     file = _file()
     with contextlib.suppress(OSError):
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            found = {}
+        found = _kept()
         file.parent.mkdir(parents=True, exist_ok=True)
         aside = file.with_name(f".{file.name}.{os.getpid()}")
         aside.write_text(json.dumps({**found, f"{error.streams}x{error.rate:g}": asdict(error)}), encoding="utf-8")

@@ -16,8 +16,10 @@ from hpcbench.inference.wire import Exchange, Wire, clock
 
 Pattern = Literal["closed", "constant", "poisson", "ramp", "replay"]
 AGAIN = frozenset({408, 429, 503, 504})  # what a server means by "later"
-_ERROR = re.compile(rb'"error"\s*:(?!\s*null)|^event:\s*error', re.MULTILINE)  # inside a text the quotes are escaped
+# Inside a text the quotes would be escaped; some servers send an error that is none.
+_ERROR = re.compile(rb'"error"\s*:(?!\s*(?:null|false|""|\{\s*\}))|^event:\s*error', re.MULTILINE)
 _LONGEST_PAUSE = 60.0  # seconds between two tries
+_NOTHING_ELSE = 50_000  # ns: a round of the event loop that took longer did something
 _LOOK = 0.25  # seconds between looks at whether it is enough
 
 
@@ -33,24 +35,31 @@ class Sent:
 
 @dataclass
 class Enough:
-    """When no further request is sent: at a time, at too many failures, or at a word from outside. 0 is no limit."""
+    """When no further request is sent: at a time of the clock (0 is never), or at a word from outside."""
 
-    failures: float = 0.0  # share of the requests so far, from the twentieth on
-    until: int = 0  # nanoseconds of the clock
+    until: int = 0  # nanoseconds
     stopped: str = ""  # why it ended before its time
-    _done: int = 0
-    _failed: int = 0
-
-    def count(self, sent: Sent) -> None:
-        """Take note of how a request ended."""
-        self._done += 1
-        self._failed += _failed(sent.exchange)
-        if self.failures and self._done >= 20 and self._failed > self.failures * self._done:
-            self.stopped = self.stopped or f"{self._failed} of the first {self._done} requests failed"
 
     def reached(self) -> bool:
         """Tell whether it is enough."""
         return bool(self.stopped) or bool(self.until and clock() >= self.until)
+
+
+@dataclass
+class Budget:
+    """How many requests may fail: a share of those so far, looked at from the twentieth on; 1 is all of them."""
+
+    share: float
+    _done: int = 0
+    _failed: int = 0
+
+    def count(self, failed: bool) -> str:
+        """Take note of how a request ended; returns why it is enough, or nothing."""
+        self._done += 1
+        self._failed += failed
+        if self._done >= 20 and self._failed > self.share * self._done:
+            return f"{self._failed} of the first {self._done} requests failed"
+        return ""
 
 
 def schedule(pattern: Pattern, count: int, rate: float, seed: int, trace: Sequence[float] = ()) -> list[float]:
@@ -97,9 +106,10 @@ class Driver:
         self._wire, self._request, self._finished, self._enough = wire, request, finished, enough
         self._retries, self._renew, self._renewing = retries, renew, asyncio.Lock()
         self._draw = random.Random(seed)
+        self.spun = 0  # nanoseconds that went into waiting for the moment at which a request was due
 
-    async def closed(self, numbers: Sequence[int], concurrency: int, ramp_up: float = 0.0, at: int = 0) -> int:
-        """Keep `concurrency` requests in flight, opened one after another over `ramp_up` seconds; returns how many.
+    async def closed(self, numbers: Sequence[int], concurrency: int, ramp_up: float = 0.0, at: int = 0) -> None:
+        """Keep `concurrency` requests in flight, opened one after another over `ramp_up` seconds.
 
         It begins `at` a time of the clock, else now.
         """
@@ -107,35 +117,26 @@ class Driver:
         began = at or clock()
         streams = min(concurrency, len(numbers))
 
-        async def stream(position: int) -> int:
-            await _until(began + int(ramp_up * 1e9 * position / streams), self._enough)
-            sent = 0
+        async def stream(position: int) -> None:
+            await self._until(began + int(ramp_up * 1e9 * position / streams))
             for number in _while(left, self._enough):
                 await self._one(number, 0)
-                sent += 1
-            return sent
 
-        return sum(await asyncio.gather(*(stream(position) for position in range(streams))))
+        await asyncio.gather(*(stream(position) for position in range(streams)))
 
-    async def open(self, numbers: Sequence[int], times: Sequence[float], at: int = 0) -> int:
-        """Send each request when it is due, in seconds after `at` a time of the clock, however many are under way.
-
-        Returns how many were sent.
-        """
+    async def open(self, numbers: Sequence[int], times: Sequence[float], at: int = 0) -> None:
+        """Send each request when it is due, in seconds after `at` a time of the clock, however many are under way."""
         began = at or clock() + 10_000_000
         under_way: set[asyncio.Task[None]] = set()
-        sent = 0
         for number, due in zip(numbers, times, strict=False):
             when = began + int(due * 1e9)
-            await _until(when, self._enough)
+            await self._until(when, exactly=True)
             if self._enough.reached():
                 break
             task = asyncio.ensure_future(self._one(number, when))
             under_way.add(task)
             task.add_done_callback(under_way.discard)
-            sent += 1
         await asyncio.gather(*under_way)
-        return sent
 
     async def _one(self, number: int, scheduled: int) -> None:
         """Send one request until it has an answer that is not "later", or its tries are used up."""
@@ -153,13 +154,26 @@ class Driver:
                 elif exchange.status not in AGAIN or sent.retries >= self._retries or self._enough.reached():
                     break
                 else:
-                    await _until(clock() + int(self._pause(sent) * 1e9), self._enough)
+                    await self._until(clock() + int(self._pause(sent) * 1e9))
                     if self._enough.reached():
                         break
                 sent.retries += 1
         finally:
-            self._enough.count(sent)
             self._finished(sent)
+
+    async def _until(self, when: int, *, exactly: bool = False) -> None:
+        """Sleep until a time of the clock, or until it is enough.
+
+        Timers of the loop are a millisecond coarse, so `exactly` waits the end of it out.
+        """
+        while (left := when - clock()) > 0 and not self._enough.reached():
+            if left > 2_000_000 or not exactly:
+                await asyncio.sleep(min(max(left / 1e9 - 0.001, 0.001), _LOOK))
+                continue
+            began = clock()
+            await asyncio.sleep(0)
+            if (round_trip := clock() - began) < _NOTHING_ELSE:
+                self.spun += round_trip
 
     async def _renewed(self, number: int, refused: bytes) -> bool:
         """Get a new token, once for all requests that bore the old one; tells whether there is one."""
@@ -175,9 +189,9 @@ class Driver:
         return min(max(pause, 0.0), _LONGEST_PAUSE)
 
 
-def _failed(exchange: Exchange) -> bool:
+def failed(exchange: Exchange) -> bool:
     """Tell whether an answer is an error, as far as can be seen without decoding it: some servers stream theirs."""
-    if exchange.failure or not 200 <= exchange.status < 300:
+    if exchange.failure or not 200 <= exchange.status < 300 or b"html" in exchange.header(b"content-type"):
         return True
     return not exchange.pieces or bool(_ERROR.search(b"".join(exchange.pieces[-2:])))
 
@@ -188,15 +202,6 @@ def _while(numbers: Iterator[int], enough: Enough) -> Iterator[int]:
             yield next(numbers)
         except StopIteration:
             return
-
-
-async def _until(when: int, enough: Enough) -> None:
-    """Sleep until a time of the clock, or until it is enough.
-
-    Timers of the loop are a millisecond coarse, so the end of it is waited out.
-    """
-    while (left := when - clock()) > 0 and not enough.reached():
-        await asyncio.sleep(min(left / 1e9 - 0.001, _LOOK) if left > 2_000_000 else 0)
 
 
 def _seconds(said: str) -> float | None:

@@ -19,16 +19,18 @@ from typing import Any
 
 import numpy as np
 
+from hpcbench.endpoint import NoTokenError
 from hpcbench.errors import HpcbenchError, SiteError, UsageError
-from hpcbench.inference import calibrate, prompts, summary
-from hpcbench.inference.client import Client, Further, Sender, Work, of_case, run
-from hpcbench.inference.load import schedule
+from hpcbench.inference import calibrate, summary
+from hpcbench.inference.client import Client, Sender, Work, run
+from hpcbench.inference.earlier import asked_before, saturated
+from hpcbench.inference.further import Further
+from hpcbench.inference.load import Budget, schedule
 from hpcbench.inference.negotiate import Accepted, negotiate
 from hpcbench.inference.prompts import Prompt
 from hpcbench.inference.record import FILE, Recorder
 from hpcbench.inference.relay import relay
-from hpcbench.inference.saturation import saturated
-from hpcbench.inference.settings import Settings
+from hpcbench.inference.settings import Settings, of_case
 from hpcbench.inference.turns import Turns
 from hpcbench.inference.wire import clock
 from hpcbench.site import Endpoint
@@ -42,27 +44,34 @@ _LEAD = 20_000_000  # ns from a word to all clients until they begin
 
 @dataclass
 class Measured:
-    """What is known when the load has ended."""
+    """What is known when the load has ended. `blocks` are those of this attempt, earlier ones have lower numbers."""
 
     accepted: Accepted
-    client: summary.Client
+    client: summary.Clients
     stopped: str
+    blocks: range
 
 
 def main(kind: str) -> int:
     """Measure the case of the folder that this runs in; returns the exit status: 4 where some requests failed."""
     case = json.loads(Path("case.json").read_text(encoding="utf-8"))
     settings, asked = of_case(kind, case)
-    done = _earlier()
+    earlier = _earlier()
     with _turns(case) as turns:
         if settings.until_saturated and (why := saturated(case, Path(".."))):
             _print("event", kind="note", message=why)
             _print("event", kind="finished", time=time.time())
             return 0
+        if before := asked_before(case, Path("..")):
+            _print("event", kind="note", message=before)
         with _endpoint(case, settings) as where:
-            measured = run(_Measurement(kind, where, settings, asked, done, turns).work())
-    rows = list(_rows(Path(FILE)))
-    return _tell(rows, settings, measured, prompts.repeated(asked[settings.warmup :]))
+            measured = run(_Measurement(kind, where, settings, asked, earlier, turns).work())
+    return _tell(list(_rows(Path(FILE))), settings, measured, _most(asked, settings))
+
+
+def _most(asked: Sequence[Prompt], settings: Settings) -> int:
+    """Return the most tokens that any request asks for."""
+    return max((prompt.max_tokens or settings.max_tokens for prompt in asked), default=1)
 
 
 def _turns(case: Mapping[str, Any]) -> contextlib.AbstractContextManager[Turns | None]:
@@ -87,17 +96,29 @@ def _endpoint(case: Mapping[str, Any], settings: Settings) -> Iterator[Endpoint]
 
 
 class _Measurement:
-    """One measurement: asks what the endpoint accepts, and sends the load by one client or several."""
+    """One measurement: asks what the endpoint accepts, and sends the load by one client or several.
+
+    `earlier` are the blocks of the requests that attempts before this one have measured, by request.
+    """
 
     def __init__(
-        self, kind: str, where: Endpoint, settings: Settings, asked: Sequence[Prompt], done: frozenset[int],
+        self,
+        kind: str,
+        where: Endpoint,
+        settings: Settings,
+        asked: Sequence[Prompt],
+        earlier: Mapping[int, int],
         turns: Turns | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._kind, self._where, self._settings, self._asked, self._turns = kind, where, settings, asked, turns
-        self._left = [number for number in range(settings.warmup, len(asked)) if number not in done]
+        self._left = [number for number in range(settings.warmup, len(asked)) if number not in earlier]
+        self._first = max(earlier.values(), default=-1) + 1
         self._times = settings.times()
+        self._budget = Budget(settings.max_failures)
         self._stopped = ""
         self._senders: list[Sender] = []
+        self._wall = 0.0
+        self._cpu = (0, 0)  # of the machine: what the one under it kept, and all
 
     def _stop(self, why: str) -> None:
         """End at once."""
@@ -106,40 +127,52 @@ class _Measurement:
             each.stop(why)
 
     def _enough(self, why: str) -> None:
-        """Send no more, because one of the clients does not."""
-        self._stopped = self._stopped or why
-        for each in self._senders:
-            each.enough(why)
+        """Send no more."""
+        if not self._stopped:
+            self._stopped = why
+            for each in self._senders:
+                each.enough(why)
+
+    def _count(self, failed: bool) -> None:
+        if why := self._budget.count(failed):
+            self._enough(why)
 
     async def work(self) -> Measured:
         """Measure; raises `HpcbenchError` where the endpoint does not answer, or not all is recorded."""
-        settings, loop = self._settings, asyncio.get_running_loop()
-        client = Client(self._where, settings, self._asked, self._enough)
+        loop = asyncio.get_running_loop()
+        client = Client(self._where, self._settings, self._asked, self._count, self._enough)
         self._senders.append(client)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, _TOLD)
+        try:
+            return await self._work(client)
+        except HpcbenchError:
+            if self._stopped == _TOLD:
+                raise SystemExit(_STOPPED) from None
+            raise
+
+    async def _work(self, client: Client) -> Measured:
         accepted = await self._negotiate(client)
-        async with Recorder(Path(), settings.processes) as recorder:
+        async with Recorder(Path(), self._settings.processes) as recorder:
             try:
                 await self._start(client, accepted.fields, recorder)
-                before, began = _stolen(), time.monotonic()
-                await self._send_by_turns()
-                wall, stolen = time.monotonic() - began, _share(before, _stolen())
+                blocks = await self._send_by_turns()
             except BaseException:
                 self._stop("it failed")
                 await asyncio.gather(*(each.end() for each in self._senders), return_exceptions=True)
                 raise
             fared = await asyncio.gather(*(each.end() for each in self._senders))
-        return Measured(accepted, summary.Client(fared, wall, stolen), self._stopped)
+        stolen = self._cpu[0] / self._cpu[1] if self._cpu[1] else 0.0
+        return Measured(accepted, summary.Clients(fared, self._wall, stolen), self._stopped, blocks)
 
     async def _start(self, client: Client, fields: Mapping[str, Any], recorder: Recorder) -> None:
         """Get all clients ready, and the endpoint warm."""
         settings = self._settings
         await client.start(fields, recorder.ends.pop())
-        while recorder.ends:
-            further = Further(self._enough)
-            await further.start(self._kind, self._where, fields, recorder.ends.pop())
-            self._senders.append(further)
+        further = [Further(self._count, self._enough) for _ in recorder.ends]
+        self._senders.extend(further)
+        starts = [each.start(self._kind, self._where, fields, recorder.ends.pop()) for each in further]
+        await asyncio.gather(*starts)
         if self._turns is not None:
             self._turns.ready()
             await self._turns.mine(lambda: bool(self._stopped))
@@ -149,49 +182,57 @@ class _Measurement:
         await asyncio.gather(*(each.open(share) for each, share in shares))
 
     async def _negotiate(self, client: Client) -> Accepted:
-        most = max((prompt.max_tokens or self._settings.max_tokens for prompt in self._asked), default=1)
-        try:
-            return await negotiate(
-                client.wire, client.asker.post, _fields(self._where, self._settings), most,
-                cold_wait=self._settings.cold_wait, renew=client.asker.renew,
-                say=lambda text: _print("event", kind="cold", time=time.time(), message=text),
-            )  # fmt: skip
-        except SiteError:
-            if self._stopped:
-                raise SystemExit(_STOPPED) from None
-            raise
+        return await negotiate(
+            client.wire, client.asker.post, _fields(self._where, self._settings), _most(self._asked, self._settings),
+            cold_wait=self._settings.cold_wait, renew=client.asker.renew,
+            say=lambda text: _print("event", kind="cold", time=time.time(), message=text),
+        )  # fmt: skip
 
-    async def _send_by_turns(self) -> None:
-        """Send block after block, each in a turn of its own where endpoints are measured side by side."""
-        turns = self._turns
-        until = clock() + int(self._settings.duration * 1e9)
-        # blocks of one attempt are not those of another
-        for block, numbers in enumerate(self._blocks(), 1000 * len(list(Path().glob("attempt-*")))):
+    async def _send_by_turns(self) -> range:
+        """Send block after block, each in a turn of its own where endpoints are measured side by side.
+
+        Returns the numbers of the blocks.
+        """
+        turns, block = self._turns, self._first
+        for numbers in self._blocks():
             if turns is not None:
-                asks = clock()
                 await turns.mine(lambda: bool(self._stopped))
-                until += clock() - asks  # another's turn takes none of this one's time
-            if self._stopped or (self._settings.duration and clock() >= until):
+            if self._stopped or (self._settings.duration and self._wall >= self._settings.duration):
                 break
-            await self._send(numbers, block, until if self._settings.duration else 0)
+            await self._send(numbers, block)
+            block += 1
             if turns is not None:
                 turns.next()
+        return range(self._first, block)
 
-    async def _send(self, numbers: Sequence[int], block: int, until: int) -> None:
-        """Deal the requests of a block out to the clients like cards, and begin with all of them at once."""
+    async def _send(self, numbers: Sequence[int], block: int) -> None:
+        """Deal the requests of a block out to the clients, and begin with all of them at once.
+
+        Another's turn, and the writing of requests, take none of the time that sending has.
+        """
         settings, count = self._settings, len(self._senders)
         due: list[float] = []
         if settings.pattern != "closed":
             seed = settings.seed + (numbers[0] if numbers else 0)
             due = schedule(settings.pattern, len(numbers), settings.rate, seed, self._times)
         opening = _RAMP * settings.concurrency
+        works = [
+            Work([numbers[place] for place in places], [due[place] for place in places] if due else [], streams,
+                 opening, block)
+            for places, streams in zip(
+                _dealt(len(numbers), 1 if due else settings.concurrency, count),
+                _shares(settings.concurrency, count), strict=True,
+            )
+        ]  # fmt: skip
+        await asyncio.gather(*(each.prepare(work) for each, work in zip(self._senders, works, strict=True)))
+        before, began = _stolen(), time.monotonic()
         at = clock() + _LEAD if count > 1 else 0
         after = 0 if due else int(_RAMP * 1e9)  # streams of all clients open one after another, too
-        works = [
-            Work(list(numbers[place::count]), due[place::count], streams, opening, block, at + place * after, until)
-            for place, streams in enumerate(_shares(settings.concurrency, count))
-        ]
-        await asyncio.gather(*(each.send(work) for each, work in zip(self._senders, works, strict=True)))
+        until = clock() + int((settings.duration - self._wall) * 1e9) if settings.duration else 0
+        await asyncio.gather(*(each.send(at + place * after, until) for place, each in enumerate(self._senders)))
+        self._wall += time.monotonic() - began
+        now = _stolen()
+        self._cpu = (self._cpu[0] + now[0] - before[0], self._cpu[1] + now[1] - before[1])
 
     def _blocks(self) -> list[Sequence[int]]:
         """Divide requests into what is sent in one turn.
@@ -213,6 +254,12 @@ def _shares(whole: int, count: int) -> list[int]:
     return [len(range(place, whole, count)) for place in range(count)]
 
 
+def _dealt(requests: int, streams: int, count: int) -> list[list[int]]:
+    """Divide requests among clients: each stream gets as many as every other, and each client those of its streams."""
+    streams = max(streams, count)
+    return [[number for number in range(requests) if number % streams % count == place] for place in range(count)]
+
+
 def _fields(where: Endpoint, settings: Settings) -> dict[str, Any]:
     found: dict[str, Any] = {
         "model": where.model,
@@ -226,8 +273,8 @@ def _fields(where: Endpoint, settings: Settings) -> dict[str, Any]:
     return found
 
 
-def _earlier() -> frozenset[int]:
-    """Take over the requests that attempts before this one measured; returns their numbers: they are not sent again."""
+def _earlier() -> dict[int, int]:
+    """Take over what attempts before this one measured, which is not sent again; returns request → block."""
     kept = {
         int(row["request"]): row
         for file in sorted(Path().glob(f"attempt-*/{FILE}"))
@@ -235,7 +282,7 @@ def _earlier() -> frozenset[int]:
         if row.get("phase") == summary.MEASURED and not row.get("error") and isinstance(row.get("request"), int)
     }
     Path(FILE).write_text("".join(f"{json.dumps(row)}\n" for row in kept.values()), encoding="utf-8")
-    return frozenset(kept)
+    return {number: int(row.get("block") or 0) for number, row in kept.items()}
 
 
 def _rows(file: Path) -> Iterator[dict[str, Any]]:
@@ -247,9 +294,10 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
                 yield row
 
 
-def _tell(rows: Sequence[Mapping[str, Any]], settings: Settings, measured: Measured, repeated: int) -> int:
+def _tell(rows: summary.Rows, settings: Settings, measured: Measured, most: int) -> int:
     """Print what came of it, as records; returns the exit status."""
     accepted, client = measured.accepted, measured.client
+    rows = summary.answered(rows)
     for name, why in accepted.dropped.items():
         _print("event", kind="field_dropped", message=f"{name}: {why}")
     if accepted.cold_start:
@@ -262,7 +310,8 @@ def _tell(rows: Sequence[Mapping[str, Any]], settings: Settings, measured: Measu
         )
         _print("event", kind="relay", message=said)
         rows = [{key: value for key, value in row.items() if key not in ("tpot", "arrivals_us")} for row in rows]
-    for name, (value, unit) in summary.summarise(rows, summary.limits(settings.slo)).items():
+    limits = summary.limits(settings.slo)
+    for name, (value, unit) in summary.summarise(rows, limits).items():
         _print("counter", name=name, value=value, unit=unit)
     for name, value, unit in (
         ("clients", len(client.fared), ""), ("client_cpu", client.cpu, "s"),
@@ -270,32 +319,50 @@ def _tell(rows: Sequence[Mapping[str, Any]], settings: Settings, measured: Measu
         ("connections", sum(each.connections for each in client.fared), ""), ("client_cpu_stolen", client.stolen, ""),
     ):  # fmt: skip
         _print("counter", name=name, value=value, unit=unit)
-    for note in summary.notes(rows):
+    for note in [*summary.notes(rows, limits), *_notes(rows, settings, measured)]:
         _print("event", kind="note", message=note)
-    rate = sum(row.get("output_tokens") or 0 for row in rows) / max(client.wall, 1e-9)
-    if (error := calibrate.known(settings.concurrency, rate)) is not None:
-        _print("counter", name="client_error_ttft_p99", value=error.ttft_p99, unit="s")
-        _print("counter", name="client_error_latency_p99", value=error.latency_p99, unit="s")
-    else:
-        _print(
-            "event", kind="note", message="this client was not held against the truth at this load: hpcbench calibrate"
-        )
-    reasons = summary.doubts(rows, client, repeated, measured.stopped)
+    reasons = summary.doubts(rows, client, measured.stopped, most)
     for reason in reasons:
         _print("event", kind="invalid", message=f"INVALID: {reason}")
     if not reasons:
         _print("event", kind="valid", message="VALID")
     good = summary.succeeded(rows)
     failed = sum(row["phase"] == summary.MEASURED for row in rows) - len(good)
+    if measured.stopped == _TOLD:
+        return _STOPPED
     if not good:
         first = next((row["error"] for row in rows if row["error"]), "none was sent")
         raise SiteError(f"no request succeeded: {first}")
-    if measured.stopped == _TOLD:
-        return _STOPPED
     _print("event", kind="finished", time=time.time())
     if failed:
-        print(f"{failed} of {failed + len(good)} requests failed", file=sys.stderr)
+        print(f"{failed} of {failed + len(good)} requests failed: {summary.causes(rows)}", file=sys.stderr)
     return 4 if failed else 0
+
+
+def _notes(rows: Sequence[Mapping[str, Any]], settings: Settings, measured: Measured) -> Iterator[str]:
+    """Tell what a reader has to know of how this was measured, its error bar included."""
+    mine = [row for row in summary.succeeded(rows) if row["block"] in measured.blocks]
+    others = len(summary.succeeded(rows)) - len(mine)
+    if others:
+        yield f"{others} of the requests are of attempts before: what is said of the client is not of them"
+    if len(measured.blocks) > 1 and settings.concurrency > 1:
+        yield (
+            f"tokens/s hold the filling and emptying of all streams in each of {len(measured.blocks)} turns; "
+            "steady_tokens_per_second does not"
+        )
+    if settings.duration and not measured.stopped and measured.client.wall < 0.95 * settings.duration:
+        yield f"all {settings.requests} requests ended before {settings.duration:g} s: --requests asks for more"
+    rate = sum(row.get("output_tokens") or 0 for row in mine) / max(measured.client.wall, 1e-9)
+    if (error := calibrate.known(summary.streams(mine), rate)) is None:
+        yield "this client was not held against the truth at this load: hpcbench calibrate"
+    else:
+        _print("counter", name="client_error_ttft_p99", value=error.ttft_p99, unit="s")
+        _print("counter", name="client_error_latency_p99", value=error.latency_p99, unit="s")
+        yield (
+            f"this client's own error (p99) was {1000 * error.ttft_p99:.2f} ms of the time to the first token and "
+            f"{1000 * error.latency_p99:.2f} ms of the latency at {error.streams} streams when it was calibrated"
+            f"{error.day and f' on {error.day}'}"
+        )
 
 
 def _arrivals(row: Mapping[str, Any]) -> list[float]:
@@ -312,11 +379,6 @@ def _stolen() -> tuple[int, int]:
     return (ticks[7], sum(ticks)) if len(ticks) == 8 else (0, 0)
 
 
-def _share(before: tuple[int, int], after: tuple[int, int]) -> float:
-    part, whole = (now - then for now, then in zip(after, before, strict=True))
-    return part / whole if whole > 0 else 0.0
-
-
 def _print(record: str, **fields: Any) -> None:
     sys.stdout.write(json.dumps({"record": record, **fields}) + "\n")
     sys.stdout.flush()
@@ -328,6 +390,9 @@ def start(arguments: Sequence[str]) -> int:
         if len(arguments) != 1:
             raise UsageError("write the kind of prompts: squad, chat or long_context")
         return main(arguments[0])
+    except NoTokenError as error:
+        print(f"hpcbench: {error}; {error.mend}", file=sys.stderr)
+        return error.exit_code
     except HpcbenchError as error:
         print(f"hpcbench: {error}", file=sys.stderr)
         return error.exit_code

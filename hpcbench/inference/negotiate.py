@@ -86,7 +86,8 @@ async def negotiate(
             continue
         if exchange.status == 401 and renew is not None and tries < 2 and await renew():
             continue
-        raise SiteError(f"the endpoint does not answer: {answer.failure}{_mend(exchange)}")
+        verb = "refuses" if exchange.status and not exchange.failure else "does not answer"
+        raise SiteError(f"the endpoint {verb}: {answer.failure}{_mend(exchange)}")
 
 
 async def _allowed(wire: Wire, post: Callable[[Mapping[str, Any]], bytes], kept: Mapping[str, Any], most: int) -> None:

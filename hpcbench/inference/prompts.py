@@ -8,7 +8,7 @@ import importlib
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -52,9 +52,9 @@ def make(kind: str, parameters: Mapping[str, Any], count: int) -> list[Prompt]:
     """Make `count` prompts of ``squad``, ``chat`` or ``long_context`` from the parameters of that benchmark.
 
     `parameters` holds ``seed`` and the kind's own: ``data`` and ``split`` (squad), ``prompts`` and ``input_tokens``
-    (chat), ``input_tokens`` (long_context); ``vary_prefix`` puts a line drawn from the seed, ``round`` and the
-    prompt's place in front of each. The first n of more prompts are the same n. Data that has fewer than `count` is
-    used again in the same order: see `repeated`. Raises `ConfigError` for a bad file, `UsageError` for the rest.
+    (chat), ``input_tokens`` (long_context); ``vary_prefix`` puts a line drawn from the seed, ``round`` (a number or
+    any text) and the prompt's place in front of each. The first n of more prompts are the same n. Data that has fewer
+    than `count` is used again in the same order. Raises `ConfigError` for a bad file, `UsageError` for the rest.
     """
     if kind not in _KINDS:
         raise UsageError(f"unknown kind of prompts {kind!r}{nearest(kind, _KINDS)}")
@@ -64,11 +64,6 @@ def make(kind: str, parameters: Mapping[str, Any], count: int) -> list[Prompt]:
         start = f"{parameters['seed']}/{parameters.get('round', 0)}"
         return [_varied(prompt, f"{start}/{index}") for index, prompt in enumerate(prompts)]
     return prompts
-
-
-def repeated(prompts: Sequence[Prompt]) -> int:
-    """Count the prompts that are not the first of their `id`: a server may answer them from its cache."""
-    return len(prompts) - len({prompt.id for prompt in prompts})
 
 
 def _varied(prompt: Prompt, key: str) -> Prompt:

@@ -2,7 +2,7 @@
 
 A client hands over the bytes of an answer through a pipe (`Outlet`) and goes on; this process, which gives way to
 every other one, reads them (`hpcbench.inference.decode`) and appends a line to ``requests.jsonl``. What a killed client
-had measured is there.
+had handed over is there.
 """
 
 from __future__ import annotations
@@ -138,7 +138,8 @@ def packed(sent: Sent, about: About) -> bytes:
 def row(sent: Sent, about: About, answer: Answer, epoch: float) -> dict[str, Any]:
     """Write a request as a record; times are Unix seconds, durations seconds, and what there is none of is left out.
 
-    All are those of the last try; `paused` is the time from the first to it, and in none of the durations.
+    All are those of the last try; `paused` is the time from the first to it, and in none of the durations but
+    latency_from_schedule, which is last chunk - scheduled.
     ttft: first chunk - started. ttfo: first chunk that is not reasoning - started. latency: last chunk - started.
     tpot: (last chunk - first chunk) / (output tokens - 1), as vLLM, inference-perf and MLPerf loadgen define it.
     """
@@ -179,7 +180,7 @@ def row(sent: Sent, about: About, answer: Answer, epoch: float) -> dict[str, Any
         found["last_token"] = _time(chunks[-1], epoch)
         found["latency"] = (chunks[-1] - started) / 1e9
         if exchange.scheduled:
-            found["latency_from_schedule"] = (chunks[-1] - exchange.scheduled) / 1e9 - sent.paused
+            found["latency_from_schedule"] = (chunks[-1] - exchange.scheduled) / 1e9
     found |= {"output_tokens": tokens, "tokens_counted_by": counted} if tokens is not None else {}
     if (value := quantity(usage.get("prompt_tokens"))) is not None:
         found["input_tokens"] = value

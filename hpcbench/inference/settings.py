@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -9,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from hpcbench.errors import ConfigError
-from hpcbench.inference import summary
+from hpcbench.inference import prompts, summary
 from hpcbench.inference.load import Pattern
+from hpcbench.inference.prompts import Prompt
 
 _STREAMS = 512  # that one event loop takes in: at 50 tokens/s each some 25,000 tokens/s, half of what it can do
+_RATE = 500.0  # requests a second, likewise
 
 
 @dataclass(frozen=True)
@@ -50,12 +54,16 @@ class Settings:
 
     @property
     def processes(self) -> int:
-        """How many clients send: as many as were asked for, else one for each 512 streams, on half of the cores."""
+        """How many clients send: as many as were asked for, else as the load needs, on half of the cores.
+
+        One for each 512 streams, or for each 500 requests a second.
+        """
+        closed = self.pattern == "closed"
         if self.clients:
-            return min(self.clients, self.concurrency) if self.pattern == "closed" else self.clients
+            return min(self.clients, self.concurrency) if closed else self.clients
         usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        streams = self.concurrency if self.pattern == "closed" else int(self.rate)
-        return max(1, min(-(-streams // _STREAMS), usable // 2))
+        needed = math.ceil(self.concurrency / _STREAMS if closed else self.rate / _RATE)
+        return max(1, min(needed, usable // 2))
 
     def times(self) -> list[float]:
         """Read the trace: a time in seconds on each line, rising; nothing where there is none."""
@@ -68,3 +76,12 @@ class Settings:
         if not times or times != sorted(times):
             raise ConfigError("the times of a trace have to rise", self.trace)
         return times
+
+
+def of_case(kind: str, case: Mapping[str, Any]) -> tuple[Settings, list[Prompt]]:
+    """Read how a case asks, and what; raises `ConfigError` or `UsageError`."""
+    parameters = case["parameters"]
+    settings = Settings.of(parameters)
+    # what a server has cached of one point or repeat of a sweep must not help at another; sites are asked the same
+    point = json.dumps([case.get("run"), case.get("repeat", 1), parameters], sort_keys=True)
+    return settings, prompts.make(kind, {**parameters, "round": point}, settings.warmup + settings.requests)

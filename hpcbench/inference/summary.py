@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hpcbench.errors import UsageError
+from hpcbench.inference.wire import STOPPED
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -22,6 +24,8 @@ MIN_REQUESTS = 30
 MIN_SECONDS = 5.0
 MAX_FAILED = 0.01  # share of the requests
 MAX_DELAY = 0.005  # seconds, 99th percentile: later than that and this client is part of what it measures
+_STEADY = 1.0  # seconds: of less nothing can be told
+_CAUSES = 5
 _PAUSE = 0.01  # seconds between an answer and the next request of its stream
 MAX_STOLEN = 0.02
 MAX_CPU = 0.8  # of one core: what the event loop has
@@ -39,7 +43,7 @@ class Fared:
 
 
 @dataclass(frozen=True)
-class Client:
+class Clients:
     """How the clients fared: each of them, and the wall seconds of the load.
 
     `stolen` is the share of this machine's CPU time that the one under it, which runs others too, kept for itself.
@@ -59,6 +63,19 @@ class Client:
         return max((float(getattr(each, name)) for each in self.fared), default=0.0)
 
 
+def answered(rows: Rows) -> Rows:
+    """Leave out what this client broke off because it was told to stop: that is no failure of the endpoint."""
+    return [row for row in rows if row["error"] != STOPPED]
+
+
+def causes(rows: Rows) -> str:
+    """Say why measured requests failed, the most frequent reasons first."""
+    counts = Counter(row["error"] for row in rows if row["phase"] == MEASURED and row["error"])
+    said = [f"{count} × {error}" for error, count in counts.most_common(_CAUSES)]
+    more = sum(counts.values()) - sum(count for _, count in counts.most_common(_CAUSES))
+    return "; ".join([*said, *([f"{more} × others"] if more else [])])
+
+
 def succeeded(rows: Rows) -> Rows:
     """Return the measured requests that have a whole answer."""
     return [row for row in rows if row["phase"] == MEASURED and not row["error"]]
@@ -68,8 +85,10 @@ def summarise(rows: Rows, limits: Mapping[str, float] | None = None) -> dict[str
     """Return metric → value and unit, over the measured requests; percentiles are interpolated linearly.
 
     output_tokens_per_second: tokens / (first started -> last chunk), the spans of interleaved blocks added up.
-    steady_tokens_per_second: the same for the longest time in which at least 90 % of the most requests were under way.
-    goodput: good requests a second, those that keep all `limits`; good_share: of all, failed ones included.
+    steady_tokens_per_second: what arrived while at least 90 % of the most requests were under way, by that time; not
+    told where that was for less than a second.
+    goodput: good requests a second, those that keep all `limits`; good_share: of all, failed ones included. Neither is
+    told where a limit is on a time that the answers do not have.
     """
     asked = [row for row in rows if row["phase"] == MEASURED]
     good = succeeded(rows)
@@ -103,8 +122,8 @@ def summarise(rows: Rows, limits: Mapping[str, float] | None = None) -> dict[str
         values = _values(good, name)
         if len(values):
             found[name] = (float(values.mean()), "")
-    if limits and asked:
-        kept = sum(all(row.get(name, math.inf) <= most for name, most in limits.items()) for row in good)
+    if limits and asked and not _without(good, limits):
+        kept = sum(all(_time(row, name) <= most for name, most in limits.items()) for row in good)
         found["good_share"] = (kept / len(asked), "")
         if span > 0:
             found["goodput"] = (kept / span, "requests/s")
@@ -115,8 +134,11 @@ def summarise(rows: Rows, limits: Mapping[str, float] | None = None) -> dict[str
     return found
 
 
-def doubts(rows: Rows, client: Client, repeated: int, stopped: str) -> list[str]:
-    """Return why a result is INVALID; nothing where it is valid. Each is a whole sentence."""
+def doubts(rows: Rows, client: Clients, stopped: str, most: int) -> list[str]:
+    """Return why a result is INVALID; nothing where it is valid. Each is a whole sentence.
+
+    `most` is how many tokens an answer may have.
+    """
     asked = [row for row in rows if row["phase"] == MEASURED]
     good = succeeded(rows)
     reasons = []
@@ -129,7 +151,8 @@ def doubts(rows: Rows, client: Client, repeated: int, stopped: str) -> list[str]
         reasons.append(f"it took {span:.1f} s, and below {MIN_SECONDS:g} s a single disturbance counts too much")
     failed = len(asked) - len(good)
     if asked and failed > MAX_FAILED * len(asked):
-        reasons.append(f"{failed} of {len(asked)} requests failed, and what failed may have been the slow ones")
+        said = f"{failed} of {len(asked)} requests failed, and what failed may have been the slow ones"
+        reasons.append(f"{said}: {causes(rows)}")
     # opening a connection is no lateness of this client's
     delays = [row["schedule_delay"] - row.get("connect_time", 0.0) for row in asked if "schedule_delay" in row]
     if delays and (late := float(np.percentile(delays, 99))) > MAX_DELAY:
@@ -143,17 +166,23 @@ def doubts(rows: Rows, client: Client, repeated: int, stopped: str) -> list[str]
         reasons.append(f"a client used {100 * busy:.0f} % of its core{more}")
     if client.stolen > MAX_STOLEN:
         reasons.append(f"the host under this virtual machine kept {100 * client.stolen:.0f} % of its CPU time")
-    if repeated:
+    if (repeated := len(rows) - len({row["prompt"] for row in rows})) > 0:
         reasons.append(f"{repeated} prompts were sent before, so a cache of prefixes may have answered them")
-    if len(good) > 1 and sum("connect_time" in row for row in good) > 0.1 * len(good) + _streams(good):
+    if long := [row["output_tokens"] for row in good if (row.get("output_tokens") or 0) > most]:
+        reasons.append(f"answers of up to {max(long):g} tokens are told of where {most} were the limit: who counts?")
+    if len(good) > 1 and sum("connect_time" in row for row in good) > 0.1 * len(good) + streams(good):
         reasons.append("the server closes its connections, so times hold what opening them costs it")
     return reasons
 
 
-def notes(rows: Rows) -> list[str]:
+def notes(rows: Rows, limits: Mapping[str, float] | None = None) -> list[str]:
     """Return what a reader has to know of the numbers though they are valid."""
     good = succeeded(rows)
     said = []
+    if again := sum(row["retries"] for row in rows if row["phase"] == MEASURED):
+        said.append(f"{again} times a request was sent again, because the server said later: no latency holds that")
+    if good and (missing := _without(good, limits or {})):
+        said.append(f"goodput is not told: the answers have no {' and no '.join(missing)}")
     if any(row.get("tokens_counted_by") == "chunks" for row in good):
         said.append("the server does not say how many tokens it made: chunks were counted")
     if cached := sum((row.get("cached_tokens") or 0) > 0 for row in good):
@@ -207,13 +236,25 @@ def _changes(rows: Rows) -> list[tuple[float, int]]:
     return sorted([(row["started"], 1) for row in known] + [(row["last_token"], -1) for row in known])
 
 
-def _streams(rows: Rows) -> int:
+def streams(rows: Rows) -> int:
     """Return how many requests were under way at most."""
     return int(max(np.cumsum([change for _, change in _changes(rows)]), default=1))
 
 
+def _without(good: Rows, limits: Mapping[str, float]) -> list[str]:
+    """Return the times that have a limit and that no answer has."""
+    return [name for name in limits if good and not any(name in row for row in good)]
+
+
+def _time(row: Mapping[str, Any], name: str) -> float:
+    """Return a time that has a limit; an answer of a single token keeps every limit between tokens."""
+    if name == "tpot" and row.get("output_tokens") == 1:
+        return 0.0
+    return float(row.get(name, math.inf))
+
+
 def _steady(rows: Rows) -> float | None:
-    """Return the tokens a second of the longest time with at least 90 % of the most requests under way."""
+    """Return the tokens a second that arrived while at least 90 % of the most requests were under way."""
     known = [row for row in rows if "started" in row and "last_token" in row and row.get("output_tokens")]
     changes = _changes(known)
     levels = np.cumsum([change for _, change in changes])
@@ -227,12 +268,21 @@ def _steady(rows: Rows) -> float | None:
             stretches[-1][1] = end
         elif high:
             stretches.append([begin, end])
-    since, until = max(stretches, key=lambda stretch: stretch[1] - stretch[0], default=[0.0, 0.0])
-    if (length := until - since) <= 0:
+    length = sum(until - since for since, until in stretches)
+    if length < _STEADY:
         return None
+    ends = np.array(stretches).ravel()
     tokens = 0.0
     for row in known:
-        inside = min(row["last_token"], until) - max(row["started"], since)
-        if (whole := row["last_token"] - row["started"]) > 0 and inside > 0:
-            tokens += row["output_tokens"] * inside / whole
+        when = _arrived(row)
+        # an odd place among the ends is inside a stretch, whose own ends belong to it
+        inside = np.searchsorted(ends, when, "left") % 2 + np.isin(when, ends) > 0
+        tokens += row["output_tokens"] * float(np.count_nonzero(inside)) / len(when)
     return tokens / length
+
+
+def _arrived(row: Mapping[str, Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return when the tokens of an answer arrived; evenly over its time where it came whole."""
+    if row.get("arrivals_us"):
+        return np.asarray(row["started"] + np.cumsum(row["arrivals_us"]) / 1e6)
+    return np.linspace(row["started"], row["last_token"], 100)

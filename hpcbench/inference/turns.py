@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 _POLL = 0.01  # seconds between looks
-_LATE = 60.0  # seconds after which one that never came is not waited for
+_LATE = 30.0  # seconds after which one that never came is not waited for; all are started together
 
 
 class Turns:
@@ -30,9 +31,12 @@ class Turns:
     def __enter__(self) -> Turns:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._ready(self._position).unlink(missing_ok=True)
-        self._here = self._present(self._position).open("ab")
-        fcntl.flock(self._here, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._since = time.monotonic()
+        mine = self._present(self._position)
+        aside = mine.with_suffix(f".{os.getpid()}")
+        self._here = aside.open("wb")
+        fcntl.flock(self._here, fcntl.LOCK_EX)
+        aside.replace(mine)  # whoever sees it sees it locked
+        self._since = time.time()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,14 +68,17 @@ class Turns:
 
     def _is_there(self, other: int) -> bool:
         """Tell whether a participant is at work, or may still come."""
+        came = -math.inf
         try:
             with self._present(other).open("rb") as file:
+                came = os.fstat(file.fileno()).st_mtime
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except FileNotFoundError:
-            return time.monotonic() - self._since < _LATE
+            pass
         except BlockingIOError:
             return True
-        return False
+        # gone, if it came with this one; else that was in an earlier attempt
+        return came < self._since - _LATE and time.time() - self._since < _LATE
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[list[int]]:

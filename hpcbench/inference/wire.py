@@ -25,8 +25,9 @@ import httptools
 from hpcbench.errors import ConfigError
 
 MAX_ANSWER = 64 << 20  # bytes: one that goes on for ever ends here
+_AT_ONCE = 32  # connections that are being opened
 _STALE = 1_000_000_000  # ns: a connection that is lost within it, before a word, had been closed before the request
-_STOPPED = "stopped: by this client"
+STOPPED = "stopped: by this client"
 clock = time.monotonic_ns
 
 
@@ -88,13 +89,17 @@ class Wire:
         for task in self._opening:
             task.cancel()
         for connection in [*self._idle, *self._busy]:
-            connection.end(_STOPPED)
+            connection.end(STOPPED)
 
     async def open(self, count: int) -> None:
         """Open connections ahead, so that no request waits for its own; where one fails, the requests will tell."""
-        with contextlib.suppress(_FailedError):
-            for _ in range(count - len(self._idle)):
-                self._idle.append(await self._connect(Exchange()))
+        while (missing := count - len(self._idle)) > 0:
+            opened = await asyncio.gather(
+                *(self._connect(Exchange()) for _ in range(min(missing, _AT_ONCE))), return_exceptions=True
+            )
+            self._idle += [each for each in opened if isinstance(each, _Connection)]
+            if any(isinstance(each, BaseException) for each in opened):
+                return
 
     def post(self, path: str, headers: Mapping[str, str], body: bytes) -> bytes:
         """Write the bytes of a request; what its Authorization holds is a secret of the exchanges from now on."""
@@ -150,7 +155,7 @@ class Wire:
 
     async def _connect(self, exchange: Exchange) -> _Connection:
         if self._aborted:
-            raise _FailedError(_STOPPED)
+            raise _FailedError(STOPPED)
         began = clock()
         task = self._loop.create_task(self._opened())
         self._opening.add(task)
@@ -158,7 +163,7 @@ class Wire:
             connection = await asyncio.wait_for(task, min(self.timeout, 60.0))
         except asyncio.CancelledError:
             if self._aborted:
-                raise _FailedError(_STOPPED) from None
+                raise _FailedError(STOPPED) from None
             raise
         except (TimeoutError, asyncio.TimeoutError):
             raise _FailedError("connect: no answer") from None

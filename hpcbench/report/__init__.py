@@ -7,15 +7,16 @@ import math
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpcbench.analyse.counters import perf_counters
+from hpcbench.analyse.counters import Counter, perf_counters
 from hpcbench.analyse.phases import by_point
 from hpcbench.analyse.relayed import without_relayed
 from hpcbench.analyse.sameness import sameness
-from hpcbench.analyse.summary import Comparison, compare
+from hpcbench.analyse.serving import request_counters
+from hpcbench.analyse.summary import Comparison, Row, compare
 from hpcbench.errors import HpcbenchError, RunError
 from hpcbench.metrics import COLUMNS, Metrics
 from hpcbench.report import figures, markdown
@@ -86,8 +87,23 @@ def section(metrics: Metrics, comparison: Comparison) -> Section:
         comparison,
         [] if unrelated else sameness(metrics, comparison, [axis for axis in comparison.axes if axis in across]),
         perf_counters(metrics, comparison),
+        request_counters(metrics, comparison),
         by_point(metrics, comparison),
     )
+
+
+def _counters(counted: Sequence[tuple[Row, Mapping[str, Counter]]]) -> list[dict[str, Any]]:
+    """Write counters as JSON, by point."""
+    return [
+        {
+            "point": dict(row.point),
+            "counters": {
+                name: {"values": [plain(value) for value in counter.values], "unit": counter.unit}
+                for name, counter in counters.items()
+            },
+        }
+        for row, counters in counted
+    ]
 
 
 def _tables(metrics: Metrics, sections: list[Section], folder: Path) -> None:
@@ -185,16 +201,8 @@ def section_json(each: Section) -> dict[str, Any]:
             }
             for same in each.sameness
         ],
-        "counters": [
-            {
-                "point": dict(row.point),
-                "counters": {
-                    name: {"values": [plain(value) for value in counter.values], "unit": counter.unit}
-                    for name, counter in counters.items()
-                },
-            }
-            for row, counters in each.counters
-        ],
+        "counters": _counters(each.counters),
+        "requests": _counters(each.requests),
         "phases": [
             {"point": dict(row.point), "seconds": {phase: plain(seconds) for phase, seconds in durations.items()}}
             for row, durations in each.phases

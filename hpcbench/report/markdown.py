@@ -16,6 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from hpcbench.analyse.overlap import overlaps
 from hpcbench.analyse.sameness import TOLERANCE, Sameness
+from hpcbench.analyse.serving import serialised
 from hpcbench.formats import all_formats
 from hpcbench.metrics import CAUTIONS, COLUMNS, COUNTED, Metrics, quantity, rows, shown
 from hpcbench.report import view
@@ -173,6 +174,8 @@ def _section(section: Section) -> dict[str, Any]:
         "figures": [{"stem": _Markdown(stem), "caption": caption} for stem, caption in section.figures],
         "sameness": [_sameness(same) for same in section.sameness],
         "counters": _counters(section),
+        "requests": table(*view.request_table(section)) if section.requests else None,
+        "spread": table(*view.spread_table(section)) if section.requests else None,
         "phases": table(*view.phase_table(section)) if section.phases else None,
     }
 
@@ -244,7 +247,7 @@ def cautions(metrics: Metrics) -> list[tuple[str, str]]:
         for event in rows(events)
         if event.source in owner
     ]
-    return [*overlaps(metrics), *((case, said) for _, case, said in dict.fromkeys(sorted(told)))]
+    return [*overlaps(metrics), *serialised(metrics), *((case, said) for _, case, said in dict.fromkeys(sorted(told)))]
 
 
 def _failures(metrics: Metrics) -> _Markdown | None:

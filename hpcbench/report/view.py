@@ -11,6 +11,7 @@ from hpcbench.analyse.counters import Counter
 from hpcbench.analyse.paired import LEAST
 from hpcbench.analyse.phases import PHASES
 from hpcbench.analyse.sameness import Sameness
+from hpcbench.analyse.serving import SPREAD, TIMES, WHOLE
 from hpcbench.analyse.summary import Comparison, Ratio, Row, Spread
 from hpcbench.metrics import COLUMNS, scale, shown, significant
 
@@ -19,7 +20,7 @@ _OPTIONAL = ("± in a run", "± repeats", "95 % interval")  # columns that are l
 
 @dataclass(frozen=True)
 class Section:
-    """One benchmark: its comparison, sameness checks, counters and where its time went (s, by phase).
+    """One benchmark: its comparison, sameness checks, counters (of hardware, of requests), time (s, by phase).
 
     `figures` holds file stem and caption.
     """
@@ -27,6 +28,7 @@ class Section:
     comparison: Comparison
     sameness: Sequence[Sameness]
     counters: Sequence[tuple[Row, Mapping[str, Counter]]]
+    requests: Sequence[tuple[Row, Mapping[str, Counter]]]
     phases: Sequence[tuple[Row, Mapping[str, float]]]
     figures: list[tuple[str, str]] = field(default_factory=list)
 
@@ -100,6 +102,37 @@ def phase_table(section: Section) -> tuple[list[str], list[list[str]]]:
         ]
         lines.append([*(axis_value(row.point[axis]) for axis in comparison.axes), f"{total:,.0f} s", *cells])
     return [*axes, "all of it", *there], lines
+
+
+def spread_table(section: Section) -> tuple[list[str], list[list[str]]]:
+    """Column titles and rows of how each time of the requests is spread, at each point."""
+    lines = []
+    for row, counters in section.requests:
+        for name, label in TIMES.items():
+            found = [counters.get(f"{name}_{word}") for word in SPREAD]
+            if any(each is not None for each in found):
+                lines.append([point_name(row.point), label, *("–" if each is None else _time(each) for each in found)])
+    return ["point", "time", *SPREAD], lines
+
+
+def request_table(section: Section) -> tuple[list[str], list[list[str]]]:
+    """Column titles and rows of what was counted of the requests, at each point; columns that no point has are out."""
+    names = [name for name in WHOLE if any(name in counters for _, counters in section.requests)]
+    lines = [
+        [point_name(row.point), *(_count(counters[name]) if name in counters else "–" for name in names)]
+        for row, counters in section.requests
+    ]
+    return ["point", *(WHOLE[name] for name in names)], lines
+
+
+def _time(counter: Counter) -> str:
+    """Write a duration, in the unit that suits it."""
+    factor, unit = scale([counter.mean], "s")
+    return f"{significant(counter.mean / factor)} {unit}"
+
+
+def _count(counter: Counter) -> str:
+    return f"{counter.mean:,.0f}" if float(counter.mean).is_integer() else significant(counter.mean)
 
 
 def _aligned(values: Sequence[float]) -> list[str]:

@@ -205,11 +205,16 @@ def _endpoint(where: Endpoint) -> Iterator[Line]:
     try:
         names = endpoint.models(where, token)
     except urllib.error.HTTPError as error:
-        mend = {401: "the token is not accepted: get a new one", 403: "the account may not use it"}.get(error.code, "")
+        mend = {
+            401: "the token is not accepted: get a new one",
+            403: "the account may not use it",
+            404: "is `endpoint.base_url` right? It often ends in /v1",
+        }.get(error.code, "")
         yield Line("endpoint", "bad", f"{endpoint.models_url(where)}: status {error.code} {error.reason}", mend)
         return
     except (OSError, ValueError) as error:
-        reason = shown(str(getattr(error, "reason", None) or error), 200)
+        below = getattr(error, "reason", None) or error
+        reason = shown(str(getattr(below, "strerror", None) or below), 200)
         yield Line("endpoint", "bad", f"{endpoint.models_url(where)}: {reason}", "is the address right, the server up?")
         return
     yield Line("endpoint", "ok", endpoint.models_url(where))

@@ -42,6 +42,7 @@ what is not in this table is 404.
 | `no-space` | ``data:{…}`` |
 | `empty` | role-only and empty chunks before, between and behind the tokens |
 | `reasoning` | the first two tokens are ``reasoning_content`` |
+| `strict` | 422 where a request holds ``seed`` or ``max_tokens``, in the words of two gateways |
 """
 
 from __future__ import annotations
@@ -230,6 +231,11 @@ class Client(socketserver.BaseRequestHandler):
                 return self.whole(number, b"", {"Location": location})
             case "hang-up":
                 return self.reset()
+            case "strict" if "seed" in body:
+                refused = {"loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}
+                return self.json(422, {"detail": [refused]})
+            case "strict" if "max_tokens" in body:
+                return self.json(400, {"error": {"message": "max_tokens: use max_completion_tokens"}})
             case "silent":
                 return self.stall()
             case "dies" if count >= number:

@@ -90,12 +90,16 @@ def test_nothing_is_known_at_first():
     assert known(1, 1.0) is None
 
 
-@pytest.mark.parametrize(
-    "damaged", ["", "{", "7", "[1]", '{"4x50": 1}', '{"4x50": {"streams": 4}}', '{"4x50": {"a": 1}}']
-)
+@pytest.mark.parametrize("damaged", [
+    "", "{", "7", "[1]", '{"4x50": 1}', '{"4x50": {"streams": 4}}', '{"4x50": {"a": 1}}', "[" * 100_000,
+    json.dumps({"4x50": {**asdict(ERROR), "streams": "x"}}),
+    json.dumps({"4x50": {**asdict(ERROR), "tokens_per_second": None}}),
+])  # fmt: skip
 def test_a_damaged_file_is_none(cache, damaged):
     keep(cache, ERROR).write_text(damaged)
     assert known(1, 1.0) is None
+    keep(cache, ERROR)
+    assert known(1, 1.0) == ERROR
 
 
 def test_a_file_that_was_cut_off_is_written_anew(cache):

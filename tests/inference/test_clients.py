@@ -1,11 +1,13 @@
 """Several clients share a load: together they do what one would, and lose nothing when one of them goes."""
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from itertools import chain
 
 import faults
 import pytest
@@ -13,25 +15,32 @@ from toy import until
 
 from hpcbench import benchmark
 from hpcbench.errors import RunError
+from hpcbench.inference import prompts
 from hpcbench.inference.load import schedule
+from hpcbench.inference.measure import _dealt, _Measurement
 from hpcbench.inference.server import Behaviour, running
+from hpcbench.inference.settings import Settings
+from hpcbench.inference.wire import clock
+from hpcbench.site import Endpoint
 
 FAST = Behaviour(tokens_per_second=500.0, first_token=(0.01, 0.03))
+URL = "http://127.0.0.1:9/v1"  # nobody answers there
 SMALL = {"input_tokens": 32, "max_tokens": 8, "warmup": 1}
 SLOW = Behaviour(tokens_per_second=20.0, first_token=(0.01, 0.03))
 
 
 @contextmanager
-def measuring(folder, url: str, **parameters):
+def measuring(folder, url: str, token: dict | None = None, python_path="", **parameters):
     """Run a case's program in a folder; what it said is in the files that it would have as a case."""
     case = {
         "parameters": {**benchmark.load("chat").defaults(), **SMALL, **parameters},
-        "endpoint": {"base_url": url, "model": "tiny"},
+        "endpoint": {"base_url": url, "model": "tiny", "token": token},
     }
     (folder / "case.json").write_text(json.dumps(case))
     argv = [sys.executable, "-m", "hpcbench.inference", "chat"]
     with (folder / "stdout.log").open("wb") as out, (folder / "stderr.log").open("wb") as errors:
-        process = subprocess.Popen(argv, cwd=folder, stdout=out, stderr=errors)
+        environment = {**os.environ, "PYTHONPATH": str(python_path)}
+        process = subprocess.Popen(argv, cwd=folder, stdout=out, stderr=errors, env=environment)
         try:
             yield process
         finally:
@@ -56,24 +65,26 @@ def counters(folder) -> dict[str, float]:
 
 def further(folder) -> list[int]:
     """Return the process ids of the clients beside the first."""
-    listed = subprocess.run(["pgrep", "-f", "hpcbench.inference.client"], capture_output=True, text=True, check=False)
+    listed = subprocess.run(["pgrep", "-f", "hpcbench.inference.further"], capture_output=True, text=True, check=False)
     return [int(pid) for pid in listed.stdout.split() if os.path.realpath(f"/proc/{pid}/cwd") == str(folder.resolve())]
 
 
 def test_all_clients_together_send_each_request_once_and_keep_all_streams_full(tmp_path):
     with running(FAST) as server:
-        assert measured(tmp_path, server.url, concurrency=7, requests=60, clients=3) == 0
+        assert measured(tmp_path, server.url, concurrency=7, requests=210, clients=3) == 0
         truth = server.truth()
-    assert [row["request"] for row in rows(tmp_path)] == list(range(1, 61))
-    assert len({told["prompt"] for told in truth}) == 62  # with the question whether it answers, and the warm-up
+    assert [row["request"] for row in rows(tmp_path)] == list(range(1, 211))
+    assert len({told["prompt"] for told in truth}) == 212  # with the question whether it answers, and the warm-up
     changes = sorted([(told["received"], 1) for told in truth] + [(told["last"], -1) for told in truth])
     at_once = most = 0
     for _, change in changes:
         at_once += change
         most = max(most, at_once)
     assert most == 7
+    begin, end = min(told["received"] for told in truth[2:]), max(told["last"] for told in truth)
+    assert sum(told["last"] - told["received"] for told in truth[2:]) > 0.75 * 7 * (end - begin)
     found = counters(tmp_path)
-    assert (found["clients"], found["requests"], found["failed_requests"]) == (3, 60, 0)
+    assert (found["clients"], found["requests"], found["failed_requests"]) == (3, 210, 0)
     assert found["connections"] >= 7
 
 
@@ -83,6 +94,56 @@ def test_clients_share_a_schedule(tmp_path):
     due = [row["scheduled"] for row in rows(tmp_path)]
     meant = schedule("poisson", 40, 100.0, 3 + 1)
     assert [time - due[0] for time in due] == pytest.approx(meant, abs=1e-4)
+
+
+def test_requests_are_dealt_to_streams():
+    """Each stream gets as many requests as every other, however the streams fall to clients."""
+    assert _dealt(9, 3, 2) == [[0, 2, 3, 5, 6, 8], [1, 4, 7]]
+    assert _dealt(7, 1, 3) == [[0, 3, 6], [1, 4], [2, 5]]  # at times of their own
+    assert sorted(chain.from_iterable(_dealt(100, 7, 3))) == list(range(100))
+
+
+@pytest.mark.parametrize(("cores", "load", "clients"), [
+    (16, {"concurrency": 512}, 1), (16, {"concurrency": 513}, 2), (16, {"concurrency": 100_000}, 8),
+    (2, {"concurrency": 100_000}, 1), (1, {"concurrency": 1}, 1), (16, {"concurrency": 2, "clients": 4}, 2),
+    (16, {"pattern": "poisson", "rate": 1600.0}, 4), (16, {"pattern": "constant", "rate": 1.0, "clients": 4}, 4),
+])  # fmt: skip
+def test_how_many_clients_a_load_needs(monkeypatch, cores, load, clients):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    assert Settings.of({**benchmark.load("chat").defaults(), **load}).processes == clients
+
+
+def test_the_duration_holds_for_all_clients(tmp_path):
+    with running(SLOW) as server:
+        assert measured(tmp_path, server.url, requests=3000, concurrency=4, clients=2, duration=1.5) == 0
+    assert 4 <= len(rows(tmp_path)) < 1000
+
+
+def test_all_clients_send_what_a_strict_gateway_accepts(tmp_path):
+    with faults.serving() as server:
+        assert measured(tmp_path, server.at("strict"), requests=12, concurrency=4, clients=2) == 0
+    assert [row["error"] for row in rows(tmp_path)] == [""] * 12
+
+
+def test_a_client_that_fails_ends_the_case_and_what_it_prints_is_no_answer(tmp_path):
+    """Its token command gives none for the second of the clients: no further client may be waited for without end."""
+    count = tmp_path / "count"
+    command = tmp_path / "token"
+    command.write_text(
+        f"#!/bin/sh\necho x >> {count}\n[ $(wc -l < {count}) -gt 1 ] && printf '\\377' || echo secret-token\n"
+    )
+    command.chmod(0o755)
+    (tmp_path / "sitecustomize.py").write_text("print('welcome')\nprint('[1]')\n")
+    with (
+        running(FAST) as server,
+        measuring(
+            tmp_path, server.url, token={"command": [str(command)]}, python_path=tmp_path, concurrency=4, clients=2
+        ) as process,
+    ):
+        assert process.wait(60) == RunError.exit_code
+    said = (tmp_path / "stderr.log").read_text()
+    assert "a further client: " in said
+    assert "is not a token alone" in said
 
 
 def test_too_many_failures_of_one_client_end_them_all(tmp_path):
@@ -119,3 +180,38 @@ def test_a_client_that_is_killed_is_told_and_what_the_others_measured_stays(tmp_
         assert further(tmp_path) == []
     assert "a client ended with status -9" in (tmp_path / "stderr.log").read_text()
     assert len([row for row in rows(tmp_path) if not row["error"]]) >= 12
+
+
+class Slow:
+    """In place of turns: another's takes a while each time."""
+
+    async def mine(self, _):
+        await asyncio.sleep(0.3)
+
+    def next(self):
+        pass
+
+
+class Counting:
+    """In place of a client: each block takes a tenth of a second."""
+
+    blocks = 0
+
+    async def prepare(self, work):
+        pass
+
+    async def send(self, at, until):
+        assert until > clock()
+        await asyncio.sleep(0.1)
+        self.blocks += 1
+
+
+def test_another_s_turn_takes_none_of_the_duration():
+    settings = Settings.of({**benchmark.load("chat").defaults(), "warmup": 0, "duration": 1.0})
+    asked = prompts.make("chat", {"seed": 1, "input_tokens": 32}, 50)
+    where = Endpoint(base_url=URL, model="m")
+    measurement = _Measurement("chat", where, settings, asked, {3: 7}, Slow())
+    measurement._senders = [sender := Counting()]
+    blocks = asyncio.run(measurement._send_by_turns())
+    assert 5 <= sender.blocks <= 10  # two, if the others' turns were its own
+    assert blocks == range(8, 8 + sender.blocks)  # after those of an attempt before

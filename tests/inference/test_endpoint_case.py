@@ -143,7 +143,7 @@ def test_requests_that_failed_are_told_and_the_exit_status_is_4(place):
     failed = [row for row in rows if row["error"]]
     assert (len(rows), len(failed)) == (30, 10)
     assert all(row["status"] == "500" and "latency" not in row for row in failed)
-    assert "completed  not all of it: exit status 4: 10 of 30 requests failed" in done.stderr
+    assert "completed  not all of it: exit status 4: 10 of 30 requests failed: 10 × status 500" in done.stderr
     assert any("10 of 30 requests failed" in each for each in said(place, "001", "invalid"))
 
 
@@ -189,9 +189,13 @@ def test_what_was_measured_before_it_was_cancelled_is_not_measured_again(place):
 
 def test_a_strict_gateway_gets_only_what_it_knows(place):
     with faults.serving() as server:
-        site(place, "faulty", server.url, "ok")
-        submit(place, "--site", "faulty", "--requests", "3", check=0)
-        assert all(asked["body"]["temperature"] == 0 for asked in server.requests)
+        site(place, "faulty", server.url, "strict")
+        submit(place, "--site", "faulty", "--requests", "3", "--max-tokens", "20")
+        bodies = [asked["body"] for asked in server.requests][-4:]
+    assert [row["error"] for row in records(place, "001")] == [""] * 4
+    assert all(body["max_completion_tokens"] == 20 and body["temperature"] == 0 for body in bodies)
+    assert not any({"seed", "max_tokens"} & body.keys() for body in bodies)
+    assert any(each.startswith("seed: ") for each in said(place, "001", "field_dropped"))
 
 
 @pytest.mark.parametrize("behaviour", ["echo", "ok"])
@@ -200,7 +204,7 @@ def test_the_token_appears_nowhere(place, behaviour):
         site(place, "secret", server.url, behaviour, rest=", token: {env: MY_TOKEN}")
         done = submit(place, "--site", "secret", "--requests", "3", check=None, MY_TOKEN=CANARY)
         assert any(CANARY in asked["headers"].get("authorization", "") for asked in server.requests)
-    assert CANARY not in done.stderr + done.stderr
+    assert CANARY not in done.stdout + done.stderr
     for file in place.rglob("*"):
         if file.is_file():
             assert CANARY.encode() not in file.read_bytes(), file

@@ -130,7 +130,7 @@ def test_the_token_is_in_no_message():
     [
         ("no-such-model", "status 404: The model no-such-model does not exist.; is the model's name right"),
         ("html", "the endpoint answers, but not as one does: body: no JSON but text/html"),
-        ("status-500", "the endpoint does not answer: status 500: never"),
+        ("status-500", "the endpoint refuses: status 500: never"),
         ("hang-up", "the endpoint does not answer: answer: reset by the server"),
         ("error-data-1", "not as one does: stream: out of memory"),
         ("cut-2", "the endpoint does not answer: body: closed by the server"),

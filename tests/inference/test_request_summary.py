@@ -1,16 +1,21 @@
 """What a measurement comes to, by hand: few requests whose numbers can be added up in the head."""
 
+from itertools import count
+
 import pytest
 
 from hpcbench.errors import UsageError
-from hpcbench.inference.summary import MAX_STOLEN, Client, Fared, doubts, limits, notes, summarise
+from hpcbench.inference.summary import MAX_STOLEN, Clients, Fared, answered, causes, doubts, limits, notes, summarise
 
-EASY = Client([Fared(cpu=1.0, wall=10.0, lag_p99=0.0, lag_max=0.0, connections=1)], wall=10.0)
+EASY = Clients([Fared(cpu=1.0, wall=10.0, lag_p99=0.0, lag_max=0.0, connections=1)], wall=10.0)
+
+
+PROMPTS = count()
 
 
 def request(started=0.0, last=1.0, *, tokens=10, error="", phase="measured", block=0, **more):
     row = {
-        "phase": phase, "error": error, "retries": 0, "block": block, "started": started,
+        "phase": phase, "error": error, "retries": 0, "block": block, "started": started, "prompt": f"p{next(PROMPTS)}",
         "last_token": last, "latency": last - started, "output_tokens": tokens, "tokens_counted_by": "server",
     }  # fmt: skip
     return {**row, **more}
@@ -64,10 +69,28 @@ def test_steady_at_concurrency_4_leaves_opening_and_end():
     # four streams opened a second apart, ten seconds each: all four are under way from 3 to 10
     rows = [request(n, n + 10.0, tokens=100) for n in range(4)]
     found = values(rows)
-    assert found["steady_tokens_per_second"] == pytest.approx(4 * 100 / 10)
+    assert found["steady_tokens_per_second"] == pytest.approx(4 * 100 / 10, rel=0.02)
     assert found["output_tokens_per_second"] == pytest.approx(400 / 13)
     rows.append(request(10.001, 12.0, tokens=10))  # takes the place of the first: steady until 11
-    assert values(rows)["steady_tokens_per_second"] == pytest.approx((3 * 10 * 8 + 10 * 7 + 10 * 0.999 / 1.999) / 8)
+    expected = (3 * 10 * 8 + 10 * 7 + 10 * 0.999 / 1.999) / 8
+    assert values(rows)["steady_tokens_per_second"] == pytest.approx(expected, rel=0.02)
+
+
+def test_steady_counts_tokens_when_they_arrive():
+    # each waits four seconds in a queue, and then ten tokens come in one second
+    queued = {"arrivals_us": [4_000_000, *[100_000] * 9, 100_000]}
+    rows = [request(n, n + 5.0, tokens=11, **queued) for n in range(8)]
+    assert values(rows)["steady_tokens_per_second"] == pytest.approx(11.0, rel=0.15)  # five are under way from 4 to 8
+
+
+def test_steady_is_not_told_of_a_moment():
+    rows = [request(0, 1), request(0.9, 1.9), request(1.8, 2.8)]
+    assert "steady_tokens_per_second" not in values(rows)
+
+
+def test_steady_adds_up_all_turns():
+    rows = [request(0, 1, block=0), request(10, 12, block=1), request(20, 23, block=2)]
+    assert values(rows)["steady_tokens_per_second"] == pytest.approx(30 / 6)
 
 
 def test_goodput_has_the_failed_in_its_denominator():
@@ -78,6 +101,28 @@ def test_goodput_has_the_failed_in_its_denominator():
     found = values(rows, ttft=0.5, tpot=0.05)
     assert found["good_share"] == 2 / 5
     assert found["goodput"] == pytest.approx(2 / 4)
+
+
+def test_an_answer_of_one_token_keeps_every_limit_between_tokens():
+    rows = [request(tokens=1, ttft=0.1), request(ttft=0.1, tpot=0.01), request(ttft=0.1, tpot=0.9)]
+    assert values(rows, ttft=0.5, tpot=0.05)["good_share"] == pytest.approx(2 / 3)
+
+
+def test_goodput_is_not_told_where_the_limit_is_on_a_time_that_there_is_not():
+    rows = [request(ttft=0.1), request(ttft=0.2)]
+    assert not {"goodput", "good_share"} & values(rows, ttft=0.5, tpot=0.05).keys()
+    assert "goodput is not told: the answers have no tpot" in notes(rows, {"ttft": 0.5, "tpot": 0.05})
+
+
+def test_what_this_client_broke_off_is_no_failure():
+    rows = [request(), request(error="stopped: by this client"), request(error="status 500")]
+    assert [row["error"] for row in answered(rows)] == ["", "status 500"]
+
+
+def test_causes():
+    rows = [request(error=f"e{n}") for n in range(7) for _ in range(n)] + [request(error="e1", phase="warm-up")]
+    assert causes(rows) == "6 × e6; 5 × e5; 4 × e4; 3 × e3; 2 × e2; 1 × others"
+    assert causes([request()]) == ""
 
 
 def test_what_the_server_says_is_held_beside_what_was_seen():
@@ -107,8 +152,8 @@ def test_nothing_at_all():
 ENOUGH = [request(n, n + 1.0) for n in range(100)]
 
 
-def doubted(rows=ENOUGH, client=EASY, repeated=0, stopped=""):
-    return doubts(rows, client, repeated, stopped)
+def doubted(rows=ENOUGH, client=EASY, stopped="", most=10):
+    return doubts(rows, client, stopped, most)
 
 
 def test_a_sound_measurement_is_not_doubted():
@@ -121,17 +166,20 @@ LATE = [{**row, "schedule_delay": 0.02} for row in ENOUGH]
 DOUBTS = {
     "it ended before its time: told": {"stopped": "told"},
     "29 requests succeeded, and below 30 their spread": {"rows": ENOUGH[:29]},
-    "it took 1.0 s, and below 5 s": {"rows": [request(0, 1)] * 30},
-    "2 of 102 requests failed": {"rows": [*ENOUGH, *2 * [request(error="status 500")]]},
+    "it took 1.0 s, and below 5 s": {"rows": [request(0, 1) for _ in range(30)]},
+    "2 of 102 requests failed, and what failed may have been the slow ones: 2 × status 500": {
+        "rows": [*ENOUGH, *(request(error="status 500") for _ in range(2))]
+    },
     "requests were sent up to 20.0 ms late (p99)": {"rows": LATE},
     "the client's event loop was up to 7.0 ms late (p99)": {
-        "client": Client([Fared(1.0, 10.0, 0.007, 0.1, 1), EASY.fared[0]], 10.0)
+        "client": Clients([Fared(1.0, 10.0, 0.007, 0.1, 1), EASY.fared[0]], 10.0)
     },
     "a client used 90 % of its core: --clients 3 shares the load": {
-        "client": Client([EASY.fared[0], Fared(9.0, 10.0, 0.0, 0.0, 1)], 10.0)
+        "client": Clients([EASY.fared[0], Fared(9.0, 10.0, 0.0, 0.0, 1)], 10.0)
     },
-    "the host under this virtual machine kept 3 % of its CPU time": {"client": Client(EASY.fared, 10.0, stolen=0.03)},
-    "3 prompts were sent before": {"repeated": 3},
+    "the host under this virtual machine kept 3 % of its CPU time": {"client": Clients(EASY.fared, 10.0, stolen=0.03)},
+    "3 prompts were sent before": {"rows": [*ENOUGH, *ENOUGH[:3]]},
+    "answers of up to 10 tokens are told of where 9 were the limit": {"most": 9},
     "the server closes its connections": {"rows": [{**row, "connect_time": 0.1} for row in ENOUGH]},
 }
 
@@ -144,12 +192,12 @@ def test_each_reason_by_itself(reason):
 
 def test_all_reasons_at_once_are_told_once_each():
     rows = [request(n, n + 0.1, schedule_delay=9.0, connect_time=0.1) for n in (0, 1, 2)] + [request(error="x")]
-    said = doubts(rows, Client([Fared(9.0, 10.0, 1.0, 1.0, 9)], 10.0, stolen=0.5), 2, "told")
+    said = doubts([*rows, rows[0]], Clients([Fared(9.0, 10.0, 1.0, 1.0, 9)], 10.0, stolen=0.5), "told", 9)
     assert len(said) == len(set(said)) == len(DOUBTS)
 
 
 def test_a_little_stolen_time_is_none():
-    assert doubted(client=Client(EASY.fared, 10.0, stolen=MAX_STOLEN)) == []
+    assert doubted(client=Clients(EASY.fared, 10.0, stolen=MAX_STOLEN)) == []
 
 
 def test_opening_a_connection_is_no_lateness():
@@ -158,14 +206,14 @@ def test_opening_a_connection_is_no_lateness():
 
 def test_several_clients():
     fared = [Fared(1.0, 10.0, 0.001, 0.3, 4), Fared(2.0, 10.0, 0.003, 0.2, 5), Fared(4.0, 10.0, 0.002, 0.1, 6)]
-    client = Client(fared, 10.0)
+    client = Clients(fared, 10.0)
     assert client.cpu == 7.0
     assert (client.worst("lag_p99"), client.worst("lag_max"), client.worst("connections")) == (0.003, 0.3, 6.0)
-    assert (Client([], 0.0).cpu, Client([], 0.0).worst("lag_p99")) == (0.0, 0.0)
+    assert (Clients([], 0.0).cpu, Clients([], 0.0).worst("lag_p99")) == (0.0, 0.0)
     for place in range(3):  # whichever it is that is late, or busy
-        (late,) = doubted(client=Client([*fared[:place], Fared(1.0, 10.0, 0.009, 0.1, 1), *fared[place + 1 :]], 10.0))
+        (late,) = doubted(client=Clients([*fared[:place], Fared(1.0, 10.0, 0.009, 0.1, 1), *fared[place + 1 :]], 10.0))
         assert late.startswith("the client's event loop was up to 9.0 ms late")
-        (busy,) = doubted(client=Client([*fared[:place], Fared(8.5, 10.0, 0.001, 0.1, 1), *fared[place + 1 :]], 10.0))
+        (busy,) = doubted(client=Clients([*fared[:place], Fared(8.5, 10.0, 0.001, 0.1, 1), *fared[place + 1 :]], 10.0))
         assert busy == "a client used 85 % of its core: --clients 4 shares the load"
 
 
@@ -176,6 +224,7 @@ def test_notes():
     assert cached.startswith("1 prompts")
     assert "not as a stream" in whole
     assert notes([request(ttft=0.1)]) == []
+    assert notes([request(ttft=0.1, retries=2), request(ttft=0.1, phase="warm-up", retries=5)])[0].startswith("2 times")
 
 
 def test_limits():

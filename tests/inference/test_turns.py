@@ -1,6 +1,7 @@
 """Whose turn it is among processes that measure side by side."""
 
 import asyncio
+import os
 
 import pytest
 
@@ -73,3 +74,26 @@ def test_one_that_is_stopped_waits_no_longer(tmp_path):
             await asyncio.wait_for(b.mine(lambda: True), 5)
 
     asyncio.run(first())
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_what_an_attempt_before_left_behind_is_nobody(tmp_path, monkeypatch, comes):
+    monkeypatch.setattr(turns, "_LATE", 0.5)
+    for position in (0, 1):
+        with Turns(tmp_path, position, 2) as one:
+            one.ready()
+        os.utime(tmp_path / f"{position}.present", (1, 1))
+    order: list[str] = []
+
+    async def second() -> None:
+        with Turns(tmp_path, 1, 2) as b:
+            taking = asyncio.ensure_future(take(b, "b", order, 2))
+            await asyncio.sleep(0.1)
+            assert order == []  # the other one may still come
+            if comes:
+                with Turns(tmp_path, 0, 2) as a:
+                    await asyncio.gather(take(a, "a", order, 2), taking)
+            await taking
+
+    asyncio.run(second())
+    assert "".join(order) == ("abab" if comes else "bb")

@@ -104,7 +104,7 @@ def test_the_text_tells_what_ran_where_and_what_came_of_it(run, tmp_path):
     assert ["environment", "OMP_NUM_THREADS=4"] in place
     assert "Sweep: `--threads 1,2,4 --repeat 2`" in text
     assert "Warm-up, in no mean: step 0." in text
-    assert "None: no case failed and no log tells of a failure." in text
+    assert "None: every case came to its end, and no log tells of a failure of a program." in text
     assert len(sources) == 1 + 12
     assert all(hashlib.sha256(Path(row[0]).read_bytes()).hexdigest().startswith(row[4]) for row in sources[1:])
 

@@ -1,4 +1,4 @@
-"""A sweep over streams ends where more of them bring no more tokens, and only there."""
+"""What earlier cases tell: a sweep over streams ends where more bring no more tokens; prompts were sent before."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from hpcbench import benchmark
-from hpcbench.inference.saturation import saturated
+from hpcbench.inference.earlier import asked_before, saturated
 
 URL = "http://127.0.0.1:9/v1"  # nobody answers there
 
@@ -17,7 +17,13 @@ def case(run, streams: int, rate: float | None = None, *, ended: bool = True, si
     folder = run / f"{streams}-{site}-{len(list(run.iterdir()))}"
     folder.mkdir()
     asked = {**benchmark.load("chat").defaults(), "until_saturated": True, "concurrency": streams, **parameters}
-    written = {"site": site, "repeat": 1, "parameters": asked, "endpoint": {"base_url": URL, "model": "m"}}
+    written = {
+        "case": folder.name,
+        "site": site,
+        "repeat": 1,
+        "parameters": asked,
+        "endpoint": {"base_url": URL, "model": "m"},
+    }
     (folder / "case.json").write_text(json.dumps(written))
     if rate is not None:
         said = [{"record": "counter", "name": "output_tokens_per_second", "value": rate, "unit": "tokens/s"}]
@@ -64,3 +70,18 @@ def test_such_a_case_sends_nothing_says_why_and_has_ended(tmp_path):
     assert (note["kind"], finished["kind"]) == ("note", "finished")
     assert note["message"].startswith("not measured: ")
     assert json.loads(benchmark.load("chat").model_dump_json())["end"]["text"] in done.stdout
+
+
+def test_the_same_prompts_at_the_same_endpoint_are_told(tmp_path):
+    for streams in (1, 2):
+        case(tmp_path, streams, 100.0)
+    (first,) = tmp_path.glob("1-*")
+    now = case(tmp_path, 4)
+    assert asked_before(now, tmp_path) == ""  # nothing was sent
+    (first / "requests.jsonl").write_text("{}\n")
+    assert asked_before(now, tmp_path).startswith(f"case {first.name} sent the same prompts before: ")
+    for other in ({"seed": 2}, {"vary_prefix": True}, {"input_tokens": 99}):
+        assert asked_before({**now, "parameters": {**now["parameters"], **other}}, tmp_path) == ""
+    assert asked_before({**now, "endpoint": {**now["endpoint"], "base_url": "http://other/v1"}}, tmp_path) == ""
+    assert asked_before({key: value for key, value in now.items() if key != "endpoint"}, tmp_path) == ""
+    assert asked_before({**now, "case": "0"}, tmp_path) == ""  # it came before that one

@@ -1,4 +1,4 @@
-"""Saturation: a sweep over streams need not go on where more of them bring no more tokens."""
+"""What the cases of a run that came before tell of the one to come: that it need not be measured, or cannot be new."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _GAIN = 1.05  # times the tokens a second: less than that is what two measuremen
 
 
 def saturated(case: Mapping[str, Any], run: Path) -> str:
-    """Tell by the cases of a `run` before this one, the same but for fewer streams, that more bring nothing; or say ''.
+    """Tell by the cases of a `run` that are the same but for fewer streams that more bring nothing; or say ''.
 
     The two with the most streams are compared. Those that did not come to their end count for nothing.
     """
@@ -22,6 +22,32 @@ def saturated(case: Mapping[str, Any], run: Path) -> str:
     if after >= _GAIN * before:
         return ""
     return f"not measured: {after:.1f} tokens/s came at concurrency {more}, and {before:.1f} at {fewer}"
+
+
+def asked_before(case: Mapping[str, Any], run: Path) -> str:
+    """Tell which case of a `run` sent the same prompts to the same endpoint, which may have kept them; or say ''."""
+    if "endpoint" not in case or case["parameters"].get("vary_prefix"):
+        return ""  # a server of its own, or prompts of its own
+    for file in sorted(run.glob("*/requests.jsonl")):
+        try:
+            other = json.loads(file.with_name("case.json").read_text(encoding="utf-8"))
+            same = other["endpoint"] == case["endpoint"] and _prompts(other) == _prompts(case)
+            earlier = other["case"] < case["case"] and file.stat().st_size > 0
+        except (OSError, ValueError, LookupError, TypeError):
+            continue  # damaged
+        if same and earlier:
+            return (
+                f"case {other['case']} sent the same prompts before: a cache of prefixes would answer them faster, "
+                "--vary-prefix true leaves it nothing"
+            )
+    return ""
+
+
+def _prompts(case: Mapping[str, Any]) -> list[Any]:
+    """Return the parameters that prompts are made of."""
+    return [
+        case["parameters"].get(name) for name in ("seed", "data", "split", "prompts", "input_tokens", "vary_prefix")
+    ]
 
 
 def _rates(case: Mapping[str, Any], run: Path) -> Iterator[tuple[int, float]]:
