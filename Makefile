@@ -25,7 +25,7 @@ demo: $(VENV)/demo.installed
 	@echo "The report:" && $(BIN)/hpcbench report
 
 test: $(VENV)/test.installed packages
-	$(BIN)/python -m pytest -n 6 --dist loadfile
+	$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/test.installed
 	$(BIN)/ruff check .

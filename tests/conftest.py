@@ -5,6 +5,16 @@ import pytest
 
 pytest_plugins = ["services.fixtures"]
 
+# Files whose tests wait for schedulers and servers: they begin first, so that none of them runs alone at the end.
+LONG = (
+    "test_exactly_once.py", "test_slurm_site.py", "test_local.py", "test_pbs_site.py", "test_transports.py",
+    "test_endpoint_case.py", "test_appliance.py", "test_fetch.py", "test_cli.py", "test_hostile.py", "test_clients.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):

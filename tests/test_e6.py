@@ -124,7 +124,7 @@ def test_the_report_gives_e6(logs, tmp_path):
         ["instructions per cycle", "1.220"],
         ["branches missed", "0.8051 %"],
     ]
-    assert "None: no case failed" in text
+    assert "None: every case came to its end" in text
 
 
 def test_the_data_and_tables_of_the_report_hold_e6_unrounded(logs, tmp_path):

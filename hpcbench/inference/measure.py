@@ -13,23 +13,20 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hpcbench.endpoint import NoTokenError
-from hpcbench.errors import HpcbenchError, SiteError, UsageError
-from hpcbench.inference import calibrate, summary
+from hpcbench.errors import HpcbenchError, UsageError
+from hpcbench.inference import summary
 from hpcbench.inference.client import Client, Sender, Work, run
 from hpcbench.inference.earlier import asked_before, saturated
 from hpcbench.inference.further import Further
 from hpcbench.inference.load import Budget, schedule
 from hpcbench.inference.negotiate import Accepted, negotiate
+from hpcbench.inference.outcome import STOPPED, TOLD, Measured, say, tell
 from hpcbench.inference.prompts import Prompt
 from hpcbench.inference.record import FILE, Recorder
-from hpcbench.inference.relay import relay
 from hpcbench.inference.settings import Settings, of_case
 from hpcbench.inference.turns import Turns
 from hpcbench.inference.wire import clock
@@ -37,19 +34,7 @@ from hpcbench.site import Endpoint
 
 _RAMP = 0.004  # seconds between the opening of streams: a burst would measure the burst
 _TURN = 5.0  # seconds of a turn where requests come at a rate
-_STOPPED = 130  # exit status, as after Ctrl-C
-_TOLD = "it was told to stop"
 _LEAD = 20_000_000  # ns from a word to all clients until they begin
-
-
-@dataclass
-class Measured:
-    """What is known when the load has ended. `blocks` are those of this attempt, earlier ones have lower numbers."""
-
-    accepted: Accepted
-    client: summary.Clients
-    stopped: str
-    blocks: range
 
 
 def main(kind: str) -> int:
@@ -59,14 +44,14 @@ def main(kind: str) -> int:
     earlier = _earlier()
     with _turns(case) as turns:
         if settings.until_saturated and (why := saturated(case, Path(".."))):
-            _print("event", kind="note", message=why)
-            _print("event", kind="finished", time=time.time())
+            say("event", kind="note", message=why)
+            say("event", kind="finished", time=time.time())
             return 0
         if before := asked_before(case, Path("..")):
-            _print("event", kind="note", message=before)
+            say("event", kind="note", message=before)
         with _endpoint(case, settings) as where:
             measured = run(_Measurement(kind, where, settings, asked, earlier, turns).work())
-    return _tell(list(_rows(Path(FILE))), settings, measured, _most(asked, settings))
+    return tell(list(_rows(Path(FILE))), settings, measured, _most(asked, settings))
 
 
 def _most(asked: Sequence[Prompt], settings: Settings) -> int:
@@ -91,7 +76,7 @@ def _endpoint(case: Mapping[str, Any], settings: Settings) -> Iterator[Endpoint]
 
     together = settings.continuous_batching
     with embedded.serving(settings.model_folder, continuous_batching=together, log=Path("server.log")) as served:
-        _print("counter", name="server_start", value=served.started_in, unit="s")
+        say("counter", name="server_start", value=served.started_in, unit="s")
         yield Endpoint(base_url=served.base_url, model=served.model)
 
 
@@ -143,12 +128,12 @@ class _Measurement:
         client = Client(self._where, self._settings, self._asked, self._count, self._enough)
         self._senders.append(client)
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop, _TOLD)
+            loop.add_signal_handler(number, self._stop, TOLD)
         try:
             return await self._work(client)
         except HpcbenchError:
-            if self._stopped == _TOLD:
-                raise SystemExit(_STOPPED) from None
+            if self._stopped == TOLD:
+                raise SystemExit(STOPPED) from None
             raise
 
     async def _work(self, client: Client) -> Measured:
@@ -185,7 +170,7 @@ class _Measurement:
         return await negotiate(
             client.wire, client.asker.post, _fields(self._where, self._settings), _most(self._asked, self._settings),
             cold_wait=self._settings.cold_wait, renew=client.asker.renew,
-            say=lambda text: _print("event", kind="cold", time=time.time(), message=text),
+            say=lambda text: say("event", kind="cold", time=time.time(), message=text),
         )  # fmt: skip
 
     async def _send_by_turns(self) -> range:
@@ -294,81 +279,6 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
                 yield row
 
 
-def _tell(rows: summary.Rows, settings: Settings, measured: Measured, most: int) -> int:
-    """Print what came of it, as records; returns the exit status."""
-    accepted, client = measured.accepted, measured.client
-    rows = summary.answered(rows)
-    for name, why in accepted.dropped.items():
-        _print("event", kind="field_dropped", message=f"{name}: {why}")
-    if accepted.cold_start:
-        _print("counter", name="cold_start", value=accepted.cold_start, unit="s")
-    held = relay(_arrivals(row) for row in summary.succeeded(rows))
-    if held is not None:
-        said = (
-            f"chunks come in groups of {held.size:.0f} every {held.interval:.2f} s: a gateway passes them on, so the "
-            "time to the first token is its own, and times between tokens are not told"
-        )
-        _print("event", kind="relay", message=said)
-        rows = [{key: value for key, value in row.items() if key not in ("tpot", "arrivals_us")} for row in rows]
-    limits = summary.limits(settings.slo)
-    for name, (value, unit) in summary.summarise(rows, limits).items():
-        _print("counter", name=name, value=value, unit=unit)
-    for name, value, unit in (
-        ("clients", len(client.fared), ""), ("client_cpu", client.cpu, "s"),
-        ("client_lag_p99", client.worst("lag_p99"), "s"), ("client_lag_max", client.worst("lag_max"), "s"),
-        ("connections", sum(each.connections for each in client.fared), ""), ("client_cpu_stolen", client.stolen, ""),
-    ):  # fmt: skip
-        _print("counter", name=name, value=value, unit=unit)
-    for note in [*summary.notes(rows, limits), *_notes(rows, settings, measured)]:
-        _print("event", kind="note", message=note)
-    reasons = summary.doubts(rows, client, measured.stopped, most)
-    for reason in reasons:
-        _print("event", kind="invalid", message=f"INVALID: {reason}")
-    if not reasons:
-        _print("event", kind="valid", message="VALID")
-    good = summary.succeeded(rows)
-    failed = sum(row["phase"] == summary.MEASURED for row in rows) - len(good)
-    if measured.stopped == _TOLD:
-        return _STOPPED
-    if not good:
-        first = next((row["error"] for row in rows if row["error"]), "none was sent")
-        raise SiteError(f"no request succeeded: {first}")
-    _print("event", kind="finished", time=time.time())
-    if failed:
-        print(f"{failed} of {failed + len(good)} requests failed: {summary.causes(rows)}", file=sys.stderr)
-    return 4 if failed else 0
-
-
-def _notes(rows: Sequence[Mapping[str, Any]], settings: Settings, measured: Measured) -> Iterator[str]:
-    """Tell what a reader has to know of how this was measured, its error bar included."""
-    mine = [row for row in summary.succeeded(rows) if row["block"] in measured.blocks]
-    others = len(summary.succeeded(rows)) - len(mine)
-    if others:
-        yield f"{others} of the requests are of attempts before: what is said of the client is not of them"
-    if len(measured.blocks) > 1 and settings.concurrency > 1:
-        yield (
-            f"tokens/s hold the filling and emptying of all streams in each of {len(measured.blocks)} turns; "
-            "steady_tokens_per_second does not"
-        )
-    if settings.duration and not measured.stopped and measured.client.wall < 0.95 * settings.duration:
-        yield f"all {settings.requests} requests ended before {settings.duration:g} s: --requests asks for more"
-    rate = sum(row.get("output_tokens") or 0 for row in mine) / max(measured.client.wall, 1e-9)
-    if (error := calibrate.known(summary.streams(mine), rate)) is None:
-        yield "this client was not held against the truth at this load: hpcbench calibrate"
-    else:
-        _print("counter", name="client_error_ttft_p99", value=error.ttft_p99, unit="s")
-        _print("counter", name="client_error_latency_p99", value=error.latency_p99, unit="s")
-        yield (
-            f"this client's own error (p99) was {1000 * error.ttft_p99:.2f} ms of the time to the first token and "
-            f"{1000 * error.latency_p99:.2f} ms of the latency at {error.streams} streams when it was calibrated"
-            f"{error.day and f' on {error.day}'}"
-        )
-
-
-def _arrivals(row: Mapping[str, Any]) -> list[float]:
-    return list(np.cumsum(row.get("arrivals_us") or [0.0]) / 1e6)
-
-
 def _stolen() -> tuple[int, int]:
     """Return how much CPU time the machine under this one has kept so far, and all there was; zeros off Linux."""
     try:
@@ -377,11 +287,6 @@ def _stolen() -> tuple[int, int]:
     except (OSError, ValueError):
         return 0, 0
     return (ticks[7], sum(ticks)) if len(ticks) == 8 else (0, 0)
-
-
-def _print(record: str, **fields: Any) -> None:
-    sys.stdout.write(json.dumps({"record": record, **fields}) + "\n")
-    sys.stdout.flush()
 
 
 def start(arguments: Sequence[str]) -> int:

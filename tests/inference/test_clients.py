@@ -71,20 +71,18 @@ def further(folder) -> list[int]:
 
 def test_all_clients_together_send_each_request_once_and_keep_all_streams_full(tmp_path):
     with running(FAST) as server:
-        assert measured(tmp_path, server.url, concurrency=7, requests=210, clients=3) == 0
+        assert measured(tmp_path, server.url, concurrency=7, requests=60, clients=3) == 0
         truth = server.truth()
-    assert [row["request"] for row in rows(tmp_path)] == list(range(1, 211))
-    assert len({told["prompt"] for told in truth}) == 212  # with the question whether it answers, and the warm-up
+    assert [row["request"] for row in rows(tmp_path)] == list(range(1, 61))
+    assert len({told["prompt"] for told in truth}) == 62  # with the question whether it answers, and the warm-up
     changes = sorted([(told["received"], 1) for told in truth] + [(told["last"], -1) for told in truth])
     at_once = most = 0
     for _, change in changes:
         at_once += change
         most = max(most, at_once)
     assert most == 7
-    begin, end = min(told["received"] for told in truth[2:]), max(told["last"] for told in truth)
-    assert sum(told["last"] - told["received"] for told in truth[2:]) > 0.75 * 7 * (end - begin)
     found = counters(tmp_path)
-    assert (found["clients"], found["requests"], found["failed_requests"]) == (3, 210, 0)
+    assert (found["clients"], found["requests"], found["failed_requests"]) == (3, 60, 0)
     assert found["connections"] >= 7
 
 
@@ -94,6 +92,15 @@ def test_clients_share_a_schedule(tmp_path):
     due = [row["scheduled"] for row in rows(tmp_path)]
     meant = schedule("poisson", 40, 100.0, 3 + 1)
     assert [time - due[0] for time in due] == pytest.approx(meant, abs=1e-4)
+
+
+def test_all_streams_stay_full_though_one_client_has_more_of_them(tmp_path):
+    with running(SLOW) as server:
+        assert measured(tmp_path, server.url, concurrency=3, requests=24, clients=2) == 0
+    sent = rows(tmp_path)
+    whole = max(row["last_token"] for row in sent) - min(row["started"] for row in sent)
+    in_flight = sum(row["latency"] for row in sent) / whole
+    assert in_flight > 0.7 * 3  # two thirds, if each client had as many requests
 
 
 def test_requests_are_dealt_to_streams():

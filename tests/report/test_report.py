@@ -268,7 +268,7 @@ def test_a_failure_that_only_a_foreign_log_tells_of_is_told(tmp_path):
     (tmp_path / "logs" / "train.log").write_text(written.llmc([9, 1]) + "step 2: train loss nan (took 1.000000 ms)\n")
     text = report(parse(tmp_path / "logs"), tmp_path / "out").read_text()
     assert "the loss of step 2 is not a finite number" in text
-    assert "None: no case failed" not in text
+    assert "None: every case" not in text
 
 
 def test_where_the_baseline_has_no_case_the_text_says_so(tmp_path):
