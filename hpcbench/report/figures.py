@@ -120,16 +120,17 @@ def _metric_over_axis(section: Section, name: str, axis: str) -> tuple[Figure, s
     for index, (label, members) in enumerate(list(series.items())[:_MAX_CURVES]):
         colour = COLOURS[index % len(COLOURS)]
         means = [row.metrics[name].mean / factor for row in members]
-        bars = [0.0 if math.isnan(errors[id(row)]) else errors[id(row)] / factor for row in members]
+        spreads = [errors[id(row)] / factor for row in members]  # NaN, for which nothing is drawn, is no spread of 0
+        bars = [0.0 if math.isnan(spread) else spread for spread in spreads]
         if lines:
             x = [float(row.point[axis]) for row in members]
             axes.errorbar(
-                x, means, yerr=bars, color=colour, marker=MARKERS[index % len(MARKERS)], capsize=3, label=label
+                x, means, yerr=spreads, color=colour, marker=MARKERS[index % len(MARKERS)], capsize=3, label=label
             )
         else:
             width = 0.8 / len(series)
             x = [words.index(axis_value(row.point[axis])) + (index - (len(series) - 1) / 2) * width for row in members]
-            axes.bar(x, means, width * 0.92, yerr=bars, color=colour, capsize=3, label=label)
+            axes.bar(x, means, width * 0.92, yerr=spreads, color=colour, capsize=3, label=label)
         labels += [
             _Label(at, mean, bar, bar, significant(mean, 3), colour)
             for at, mean, bar in zip(x, means, bars, strict=True)
