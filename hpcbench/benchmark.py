@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from hpcbench import config
-from hpcbench.errors import ConfigError, nearest
+from hpcbench.errors import ConfigError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from hpcbench.site import Site
 
 Value = bool | int | float | str
 
@@ -118,7 +122,10 @@ class End(config.Model):
 
 
 class Resources(config.Model):
-    """What a case needs of its site; text is a template over the parameters. The site gives what is left out."""
+    """What a case needs of its site; text is a template over the parameters. The site gives what is left out.
+
+    `cores` may be ``all``: where no scheduler deals them out, all that the machine has.
+    """
 
     nodes: int | str | None = None
     gpus: int | str | None = None
@@ -146,6 +153,7 @@ class Benchmark(config.FileModel):
     invariant: list[str] = []
     require: dict[str, str] = {}
     needs: Literal["endpoint", "cerebras"] | None = None
+    at_endpoints: str | None = None  # the benchmark that stands for this one at sites that are endpoints
 
     @property
     def name(self) -> str:
@@ -161,21 +169,50 @@ class Benchmark(config.FileModel):
         """Return every parameter's default."""
         return {name: parameter.convert(parameter.default) for name, parameter in self.parameters.items()}
 
-    def program_file(self) -> Path | None:
-        """Return the program's file: in the benchmark's folder, else one of hpcbench's workloads."""
+    def program_files(self) -> dict[str, Path]:
+        """Return the files of the program by their names in a bundle: a file, or a folder that `python -m` runs.
+
+        It stands in the benchmark's folder, else it is one of hpcbench's workloads. Raises `ConfigError`.
+        """
         if self.program is None:
-            return None
+            return {}
         own = self.folder / self.program
         shipped = Path(str(resources.files("hpcbench.workloads"))) / self.program
-        for file in (own, shipped):
-            if file.is_file():
-                return file
+        for place in () if self.program in ("", "..") else (own, shipped):
+            if place.is_file():
+                return {self.program: place}
+            if (place / "__main__.py").is_file():
+                return {f"{self.program}/{file.name}": file for file in sorted(place.glob("*.py"))}
         raise self.origin.error(f"program: there is no {self.program!r} beside this file", "program")
 
 
 def load(name: str) -> Benchmark:
     """Read a benchmark by name, from ``./templates``, the user's configuration or the built-in ones."""
     return load_file(config.find("templates", "*/benchmark.yaml", name))
+
+
+def load_for(name: str, sites: Iterable[Site]) -> Benchmark:
+    """Read a benchmark by name: where the sites are endpoints, the one that stands for it there.
+
+    Raises `UsageError` where only some of them are.
+    """
+    benchmark = load(name)
+    if benchmark.at_endpoints is None:
+        return benchmark
+    endpoints: dict[bool, list[str]] = {True: [], False: []}
+    for site in sites:
+        endpoints[site.endpoint is not None and site.here].append(site.name)
+    if not endpoints[True]:
+        return benchmark
+    if endpoints[False]:
+        raise UsageError(
+            f"benchmark {name} is another one at endpoints ({', '.join(endpoints[True])}) than at "
+            f"{', '.join(endpoints[False])}: submit it apart, then report both"
+        )
+    form = load(benchmark.at_endpoints)
+    if form.needs != "endpoint":
+        raise benchmark.origin.error(f"at_endpoints: benchmark {form.name} measures no endpoint", "at_endpoints")
+    return form
 
 
 def load_file(file: Path) -> Benchmark:
@@ -261,4 +298,4 @@ def _check(benchmark: Benchmark) -> None:
     program = benchmark.program
     if program is not None and (Path(program).name != program or len(os.fsencode(program)) > 255):
         raise error(f"program: {program!r} is not a plain file name", "program")
-    benchmark.program_file()
+    benchmark.program_files()

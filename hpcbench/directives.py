@@ -54,10 +54,12 @@ def resources_of(benchmark: Benchmark, case: Case, site: Site) -> Resources:
         return found
 
     job = site.job
+    every = benchmark.resources.cores == "all"
+    # whoever sends the load must not be what is slow
+    here = benchmark.needs == "endpoint" or (every and site.reach == "local" and site.scheduler == "process")
     wanted = Resources(
         nodes=count("nodes", 1) or job.nodes or 1,
-        # whoever sends the load must not be what is slow
-        cores=count("cores", 1) or job.cores or (len(site.available_cores) if benchmark.needs == "endpoint" else None),
+        cores=(None if every else count("cores", 1)) or job.cores or (len(site.available_cores) if here else None),
         gpus=job.gpus if (gpus := count("gpus", 0)) is None else gpus,
         memory=words("memory", MEMORY, "8G") or job.memory,
         time=words("time", TIME, "01:00:00") or job.time,

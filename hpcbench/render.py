@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hpcbench import directives
@@ -38,12 +38,10 @@ def render(plan: Plan, run: str) -> list[Bundle]:
     Raises `ConfigError` with the template's file and line, `UsageError` for a case that the benchmark refuses.
     """
     sites = {site.name: site for site in plan.sites}
-    program = plan.benchmark.program_file()
     shared = {"measure.py": (Path(str(resources.files("hpcbench.workloads"))) / "measure.py").read_bytes()}
-    if program is not None:
-        if program.name in _OWN_FILES:
-            raise plan.benchmark.origin.error(f"program: {program.name!r} is a file of hpcbench's own", "program")
-        shared[program.name] = program.read_bytes()
+    if plan.benchmark.program in _OWN_FILES:
+        raise plan.benchmark.origin.error(f"program: {plan.benchmark.program!r} is a file of hpcbench's own", "program")
+    shared |= {name: file.read_bytes() for name, file in plan.benchmark.program_files().items()}
     return [Bundle(case, {**shared, **_case_files(plan, case, sites[case.site], run, shared)}) for case in plan.cases]
 
 
@@ -73,7 +71,7 @@ def _case_files(plan: Plan, case: Case, site: Site, run: str, shared: Mapping[st
             raise UsageError(f"case {case.name}: {message}")
     files: dict[str, bytes] = {}
     for target, source in benchmark.files.items():
-        if target in _OWN_FILES or target == benchmark.program:
+        if target in _OWN_FILES or PurePosixPath(target).parts[0] == benchmark.program:
             raise benchmark.origin.error(f"files: {target!r} is a file of hpcbench's own", "files", target)
         files[target] = render_file(benchmark.folder / source, target, names).encode()
     command = [_argument(benchmark, names, ("command", index), item) for index, item in enumerate(benchmark.command)]

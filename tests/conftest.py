@@ -1,8 +1,11 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
+hypothesis.settings.register_profile("hpcbench", deadline=None)  # a busy machine makes nothing wrong
+hypothesis.settings.load_profile("hpcbench")
 pytest_plugins = ["services.fixtures"]
 
 # Files whose tests wait for schedulers and servers: they begin first, so that none of them runs alone at the end.

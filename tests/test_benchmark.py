@@ -15,11 +15,26 @@ def test_a_benchmark_is_a_folder(tmp_path):
     found = loaded(tmp_path)
     assert found.name == "toy"
     assert found.defaults() == {"act": "ok", "threads": 1, "seconds": 0.0}
-    assert found.program_file().read_text() == toy.PROGRAM
+    assert {name: file.read_text() for name, file in found.program_files().items()} == {"toy_program.py": toy.PROGRAM}
 
 
 def test_a_program_may_be_one_of_hpcbenchs_own():
-    assert benchmark.load("gpt2").program_file().name == "gpt2.py"
+    assert list(benchmark.load("gpt2").program_files()) == ["gpt2.py"]
+
+
+def test_a_program_may_be_a_folder_that_python_runs(tmp_path):
+    text = toy.BENCHMARK.replace("program: toy_program.py", "program: several")
+    with pytest.raises(ConfigError, match="there is no 'several'"):
+        loaded(tmp_path, text)
+    folder = tmp_path / "templates" / "toy" / "several"
+    folder.mkdir()
+    for name in ("__main__.py", "other.py", "notes.txt"):
+        (folder / name).write_text(name)
+    files = benchmark.load_file(folder.parent / "benchmark.yaml").program_files()
+    assert {name: file.read_text() for name, file in files.items()} == {
+        "several/__main__.py": "__main__.py",
+        "several/other.py": "other.py",
+    }
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,17 @@ def test_a_number_of_gpus_that_the_queue_does_not_give_is_found_before_anything_
         render(cases, "run")
 
 
+def test_all_cores_are_those_of_the_machine_unless_a_scheduler_deals_them_out(tmp_path):
+    text = toy.BENCHMARK.replace('cores: "{{ threads }}"', "cores: all")
+    (tmp_path / "templates" / "toy" / "benchmark.yaml").write_text(text)
+    own(tmp_path, "cores: 1\n")
+    loaded = benchmark.load("toy")
+    case = plan(loaded, [site.load("mine")], Sweep.make(loaded.parameters, {})).cases[0]
+    assert directives.resources_of(loaded, case, site.load("mine")).cores == 1
+    assert directives.resources_of(loaded, case, site.load("local")).cores == len(site.load("local").available_cores)
+    assert directives.resources_of(loaded, case, site.load("slurm")).cores == site.load("slurm").job.cores
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [

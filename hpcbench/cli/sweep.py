@@ -78,11 +78,11 @@ def _chosen_benchmark(args: Sequence[str]) -> Benchmark | None:
                 return word.partition("=")[2]
         return default
 
+    names = [word.strip() for word in (value("--site", "local") or "").split(",")]
     name = value("--benchmark")
     if name is None:
-        first = (value("--site", "local") or "").split(",")[0].strip()
-        name = site.load(first).benchmark
-    return benchmark.load(name) if name else None
+        name = site.load(names[0]).benchmark
+    return benchmark.load_for(name, map(site.load, names)) if name else None
 
 
 @click.command(cls=_SubmitCommand, short_help="Run a sweep.")

@@ -45,7 +45,8 @@ def submit(
     what = benchmark or next((each.benchmark for each in chosen if each.benchmark), None)
     if what is None:
         raise UsageError(f"site {names[0]} names no default benchmark: say which with --benchmark")
-    loaded = benchmarks.load(what)
+    loaded = benchmarks.load_for(what, chosen)
+    what = loaded.name
     sweep = Sweep.make(loaded.parameters, axes or {}, zips=zips, exclude=exclude, repeat=repeat)
     chosen = [sites.with_job(_fitting(each, loaded), job or {}) for each in chosen]
     for key in job or {}:

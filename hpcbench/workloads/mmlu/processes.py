@@ -1,0 +1,158 @@
+"""The modes: how many processes there are, when each runs, and what it works on."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import IO, Any, Literal
+
+from .worker import Settings
+
+Mode = Literal["sequential", "parallel", "batched", "replicas"]
+MODES: tuple[Mode, ...] = ("sequential", "parallel", "batched", "replicas")
+Part = tuple[str, int, int]  # a subject, which part of it, of how many
+_PARTS = 4  # of the work of a replica: the last one to end makes the others wait no longer than for one of these
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the work is laid out: each process gets its parts, or, where `queue` holds some, the next when it is free."""
+
+    processes: tuple[tuple[Part, ...], ...]
+    at_once: int
+    queue: tuple[Part, ...] = ()
+
+
+def layout(mode: Mode, subjects: Sequence[str], processes: int) -> Layout:
+    """Lay out the subjects; `processes` 0 is one a subject in the mode parallel, and one a GPU or two of replicas."""
+    whole = tuple((subject, 0, 1) for subject in subjects)
+    if mode == "batched":
+        return Layout((whole,), 1)
+    if mode == "replicas":
+        count = processes or max(2, _gpus())
+        pieces = -(-_PARTS * count // len(subjects))
+        parts = tuple((subject, piece, pieces) for subject in subjects for piece in range(pieces))
+        return Layout(((),) * count, count, parts)
+    own = tuple((part,) for part in whole)
+    return Layout(own, 1 if mode == "sequential" else min(processes or len(own), len(own)))
+
+
+class ProcessError(Exception):
+    """A process did not come to its end; `status` is what this program should end with."""
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def run(
+    planned: Layout, settings: Mapping[str, Any], threads: int, took: Callable[[int, Mapping[str, Any]], object]
+) -> None:
+    """Run the processes; `took` gets each message of each. Raises `ProcessError` when the first one fails."""
+    waiting = deque(enumerate(planned.processes))
+    queue = deque(planned.queue)
+    running: dict[IO[bytes], _Process] = {}
+    with selectors.DefaultSelector() as ready:
+        try:
+            while waiting or running:
+                while waiting and len(running) < planned.at_once:
+                    number, parts = waiting.popleft()
+                    took(number, {"kind": "import_start", "time": time.time()})
+                    process = _Process(number, parts, settings, threads, queue)
+                    running[process.said] = process
+                    ready.register(process.said, selectors.EVENT_READ, process)
+                for key, _ in ready.select():
+                    process = key.data
+                    for message in process.read():
+                        took(process.number, message)
+                    if process.ended:
+                        ready.unregister(process.said)
+                        del running[process.said]
+                        process.close()
+                        took(process.number, {"kind": "process_end", "time": time.time()})
+        finally:
+            for process in running.values():
+                process.kill()
+
+
+class _Process:
+    """A process that works: it gets a part when it says that it is ready."""
+
+    def __init__(
+        self, number: int, parts: Sequence[Part], settings: Mapping[str, Any], threads: int, queue: deque[Part]
+    ) -> None:
+        self.number, self.ended = number, False
+        self._parts = deque(parts) if parts else queue
+        self._rest = b""
+        own = tuple(subject for subject, *_ in parts) or tuple(dict.fromkeys(subject for subject, *_ in queue))
+        self._subjects = own
+        told = Settings(**settings, process=number, subjects=own, ahead=bool(parts), threads=threads)
+        # OpenMP and MKL read these once, when torch loads them
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        self._child = subprocess.Popen(
+            [sys.executable, "-B", "-m", f"{__package__}.worker"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
+        )  # fmt: skip
+        assert self._child.stdout is not None
+        self.said: IO[bytes] = self._child.stdout
+        self._tell(asdict(told))
+
+    def _tell(self, message: object) -> None:
+        assert self._child.stdin is not None
+        try:
+            self._child.stdin.write(json.dumps(message).encode() + b"\n")
+            self._child.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has ended, and `close` says how
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """Yield what it says, and answer that it is ready."""
+        data = os.read(self.said.fileno(), 1 << 20)
+        self.ended = not data
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            if message["kind"] != "ready":
+                yield message
+            elif self._parts:
+                self._tell(self._parts.popleft())
+            else:
+                assert self._child.stdin is not None
+                self._child.stdin.close()
+
+    def close(self) -> None:
+        """Wait for its end; raises `ProcessError` where that is none."""
+        self.said.close()
+        status = self._child.wait()
+        if status < 0:
+            name = signal.Signals(-status).name
+            raise ProcessError(f"process {self.number} ({self._names()}) was ended by {name}")
+        if status:
+            raise ProcessError("" if status == 2 else f"process {self.number} ({self._names()}) failed", status)
+
+    def _names(self) -> str:
+        return ", ".join(self._subjects[:3]) + (" and others" if len(self._subjects) > 3 else "")
+
+    def kill(self) -> None:
+        """End it."""
+        self._child.kill()
+        self._child.wait()
+
+
+def _gpus() -> int:
+    """Return how many GPUs this process may use, as far as the driver's own tool says."""
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return len([each for each in visible.split(",") if each.strip()])
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return len(listed.stdout.splitlines()) if listed.returncode == 0 else 0
