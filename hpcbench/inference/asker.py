@@ -9,11 +9,13 @@ from typing import Any
 
 from hpcbench import endpoint as endpoints
 from hpcbench.errors import HpcbenchError
+from hpcbench.inference import choice
 from hpcbench.inference.prompts import Prompt
 from hpcbench.inference.wire import Wire
 from hpcbench.site import Endpoint
 
 _OPTIONS = {"max_tokens": "num_predict", "temperature": "temperature", "seed": "seed"}  # Ollama's names
+_SAME = ("model", "messages", "stream", "logprobs", "top_logprobs")  # what it calls so, too
 
 
 class Asker:
@@ -48,11 +50,11 @@ class Asker:
 
     def post(self, asked: Mapping[str, Any]) -> bytes:
         """Write a request."""
-        return self.bytes(self.body(asked))
+        return self.bytes(self.body(asked), text="prompt" in asked)
 
-    def bytes(self, body: bytes) -> bytes:
-        """Write a request with this body."""
-        path = "/api/chat" if self._where.api == "ollama" else "/chat/completions"
+    def bytes(self, body: bytes, *, text: bool = False) -> bytes:
+        """Write a request with this body, which asks for an answer to messages, or for how a `text` goes on."""
+        path = "/api/chat" if self._where.api == "ollama" else "/completions" if text else "/chat/completions"
         return self._wire.post(path, self._headers, body)
 
 
@@ -64,12 +66,14 @@ def base_url(where: Endpoint) -> str:
 
 def asks(fields: Mapping[str, Any], limit: str, prompt: Prompt) -> dict[str, Any]:
     """Say what a request asks; a prompt's own limit of tokens goes before that of all."""
-    messages = [{"role": role, "content": content} for role, content in prompt.messages]
     own = {} if prompt.max_tokens is None else {limit: prompt.max_tokens}
-    return {**fields, **own, "messages": messages}
+    if prompt.put is not None and choice.protocol(fields) == choice.COMPLETIONS:
+        return {**fields, **own, "prompt": prompt.put.text}
+    return {**fields, **own, "messages": [{"role": role, "content": content} for role, content in prompt.messages]}
 
 
 def as_ollama(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Say the same in Ollama's own words (https://docs.ollama.com/api/chat)."""
     options = {_OPTIONS[name]: value for name, value in asked.items() if name in _OPTIONS}
-    return {"model": asked["model"], "messages": asked["messages"], "stream": asked["stream"], "options": options}
+    same = {name: asked[name] for name in _SAME if name in asked}
+    return {**same, "options": options}

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hpcbench.inference import summary
+from hpcbench.inference import choice, summary
 from hpcbench.inference.asker import Asker, asks, base_url
 from hpcbench.inference.load import Driver, Enough, Sent, failed
 from hpcbench.inference.negotiate import LIMITS
@@ -92,7 +92,7 @@ class Client:
         self._outlet: Outlet | None = None
         self._watch = _Watch()
         self._driver = Driver(
-            self.wire, lambda number: self.asker.bytes(self._bodies[number]), self._finished, self._enough,
+            self.wire, self._request, self._finished, self._enough,
             retries=settings.retries, renew=self.asker.renew, seed=settings.seed,
         )  # fmt: skip
 
@@ -105,13 +105,18 @@ class Client:
         self.enough(why)
         self._ended(why)
 
+    def _request(self, number: int) -> bytes:
+        text = choice.protocol(self._fields) == choice.COMPLETIONS
+        return self.asker.bytes(self._bodies[number], text=text)
+
     def _finished(self, sent: Sent) -> None:
-        prompt = self._asked[sent.number]
+        prompt, asked = self._asked[sent.number], None
         phase = "warm-up" if sent.number < self._settings.warmup else summary.MEASURED
+        if prompt.put is not None and phase == summary.MEASURED:
+            asked = choice.Asked(prompt.put.question, prompt.put.shots, choice.protocol(self._fields))
         assert self._outlet is not None
-        self._outlet.put(
-            sent, About(prompt.id, prompt.question, prompt.answers, phase, self._work.block if self._work else 0)
-        )
+        block = self._work.block if self._work else 0
+        self._outlet.put(sent, About(prompt.id, prompt.question, prompt.answers, phase, block, asked))
         self._counted(failed(sent.exchange))
 
     def _write(self, numbers: Sequence[int]) -> None:

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hpcbench.inference.wire import Exchange  # whose packages who only wants `blanked` may not have
 
+_FARTHEST = 1e6  # nats from 0: what is farther is no logarithm of a probability
 _TEXT = 400  # characters of an error that are kept
+EMPTY = "empty: the answer holds no text"
 _SECRET = 8  # characters: what is shorter is no secret but a word that local servers are given, such as EMPTY
 # What servers call their own times: SambaNova in seconds (usage), llama.cpp in milliseconds (timings), Ollama in
 # nanoseconds (https://docs.ollama.com/api/usage), whose total holds the loading of the model as well.
@@ -33,13 +35,14 @@ _OLLAMA_COUNTS = {"prompt_tokens": "prompt_eval_count", "completion_tokens": "ev
 class Answer:
     """One answer, decoded. Times are nanoseconds of the monotonic clock, None where there was no such thing.
 
-    A chunk is what brought content, reasoning or a tool call: neither the role alone nor the usage is one. `failure`
-    is empty for an answer that is whole; what had arrived of a broken one is there all the same.
+    A chunk is what brought content, reasoning, a tool call or log-likelihoods: neither the role alone nor the usage is
+    one. `failure` is empty for an answer that is whole; what had arrived of a broken one is there all the same.
     """
 
     text: str = ""
     reasoning: str = ""
     chunks: list[int] = field(default_factory=list)  # when each chunk arrived
+    likely: Mapping[str, float] = field(default_factory=dict)  # likeliest first tokens: log-likelihoods in nats
     first_content: int | None = None  # the first chunk that is not reasoning
     usage: Mapping[str, Any] = field(default_factory=dict)
     server: Mapping[str, float] = field(default_factory=dict)  # its own times in seconds, as a record names them
@@ -71,6 +74,7 @@ def decode(exchange: Exchange) -> Answer:
         text=blanked(_paired("".join(answer.texts)), long),
         reasoning=blanked(_paired("".join(answer.thoughts)), long),
         chunks=answer.chunks,
+        likely=answer.likely,
         first_content=answer.first_content,
         usage=answer.usage,
         server=answer.server,
@@ -174,7 +178,7 @@ def _read(answer: _Taken, exchange: Exchange) -> None:
     elif pieces:
         _take_whole(answer, pieces[-1][0], b"".join(piece for _, piece in pieces), kind)
     if not answer.failure and not answer.chunks:
-        answer.failure = "empty: the answer holds no text"
+        answer.failure = EMPTY
 
 
 def _start(pieces: list[tuple[int, bytes]]) -> bytes:
@@ -269,9 +273,11 @@ def _take(answer: _Taken, time: int, value: Mapping[str, Any], part: str) -> Non
         said = said if isinstance(said, dict) else {"content": choice.get("text")}
         content = _text(said.get("content"))
         reasoning = _text(said.get("reasoning_content")) or _text(said.get("reasoning"))
+        likely = _likely(choice.get("logprobs"))
+        answer.likely = answer.likely if answer.chunks else likely
         if content or said.get("tool_calls"):
             answer.first_content = time if answer.first_content is None else answer.first_content
-        if content or reasoning or said.get("tool_calls"):
+        if content or reasoning or said.get("tool_calls") or likely:
             answer.chunks.append(time)
         answer.texts.append(content)
         answer.thoughts.append(reasoning)
@@ -284,13 +290,37 @@ def _take_ollama(answer: _Taken, time: int, value: Mapping[str, Any]) -> bool:
         return False
     message = value.get("message")
     said = message if isinstance(message, dict) else {}
-    choice = {"delta": {**said, "reasoning": said.get("thinking")}, "finish_reason": value.get("done_reason")}
+    choice = {
+        "delta": {**said, "reasoning": said.get("thinking")}, "finish_reason": value.get("done_reason"),
+        "logprobs": {"content": value.get("logprobs")},
+    }  # fmt: skip
     _take(answer, time, {"model": value.get("model"), "choices": [choice]}, "delta")
     if value.get("done") is not True:
         return False
     answer.usage = {name: value[key] for name, key in _OLLAMA_COUNTS.items() if key in value}
     answer.server = _times(value, _OLLAMA, 1e-9)
     return True
+
+
+def _likely(told: object) -> dict[str, float]:
+    """Read what is told of the first token and of those that could stand in its place.
+
+    In the form of chat completions, which llama.cpp has for the legacy ones as well, or in OpenAI's legacy form.
+    """
+    told = told if isinstance(told, dict) else {}
+    first, legacy = _first(told.get("content")), _first(told.get("top_logprobs"))
+    others = first.get("top_logprobs")
+    each = [first, *(others if isinstance(others, list) else ())]
+    pairs = [*legacy.items(), *((one.get("token"), one.get("logprob")) for one in each if isinstance(one, dict))]
+    return {
+        token: float(value)
+        for token, value in pairs
+        if isinstance(token, str) and isinstance(value, int | float) and abs(value) <= _FARTHEST
+    }
+
+
+def _first(told: object) -> Mapping[str, Any]:
+    return told[0] if isinstance(told, list) and told and isinstance(told[0], dict) else {}
 
 
 def _times(told: Mapping[str, Any], names: Mapping[str, str], unit: float) -> dict[str, float]:

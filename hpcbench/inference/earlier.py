@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+_ASKED = (
+    "seed", "data", "split", "prompts", "input_tokens", "vary_prefix", "subjects", "shots", "limit", "style",
+)  # fmt: skip
 _GAIN = 1.05  # times the tokens a second: less than that is what two measurements of the same differ by
 
 
@@ -45,9 +48,7 @@ def asked_before(case: Mapping[str, Any], run: Path) -> str:
 
 def _prompts(case: Mapping[str, Any]) -> list[Any]:
     """Return the parameters that prompts are made of."""
-    return [
-        case["parameters"].get(name) for name in ("seed", "data", "split", "prompts", "input_tokens", "vary_prefix")
-    ]
+    return [case["parameters"].get(name) for name in _ASKED]
 
 
 def _rates(case: Mapping[str, Any], run: Path) -> Iterator[tuple[int, float]]:

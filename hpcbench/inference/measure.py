@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import signal
 import sys
@@ -18,7 +19,7 @@ from typing import Any
 
 from hpcbench.endpoint import NoTokenError
 from hpcbench.errors import HpcbenchError, UsageError
-from hpcbench.inference import summary
+from hpcbench.inference import mmlu, summary
 from hpcbench.inference.client import Client, Sender, Work, run
 from hpcbench.inference.earlier import asked_before, saturated
 from hpcbench.inference.further import Further
@@ -167,11 +168,14 @@ class _Measurement:
         await asyncio.gather(*(each.open(share) for each, share in shares))
 
     async def _negotiate(self, client: Client) -> Accepted:
-        return await negotiate(
-            client.wire, client.asker.post, _fields(self._where, self._settings), _most(self._asked, self._settings),
-            cold_wait=self._settings.cold_wait, renew=client.asker.renew,
+        ask = functools.partial(
+            negotiate, client.wire, client.asker.post, cold_wait=self._settings.cold_wait, renew=client.asker.renew,
             say=lambda text: say("event", kind="cold", time=time.time(), message=text),
         )  # fmt: skip
+        fields, most = _fields(self._where, self._settings), _most(self._asked, self._settings)
+        if wanted := self._settings.protocol:
+            return await mmlu.agree(ask, fields, most, self._asked[0], wanted, self._where)
+        return await ask(fields, most)
 
     async def _send_by_turns(self) -> range:
         """Send block after block, each in a turn of its own where endpoints are measured side by side.
@@ -293,7 +297,7 @@ def start(arguments: Sequence[str]) -> int:
     """Run as a program: an error is one line."""
     try:
         if len(arguments) != 1:
-            raise UsageError("write the kind of prompts: squad, chat or long_context")
+            raise UsageError("write the kind of prompts: squad, chat, long_context or mmlu")
         return main(arguments[0])
     except NoTokenError as error:
         print(f"hpcbench: {error}; {error.mend}", file=sys.stderr)

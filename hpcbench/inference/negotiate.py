@@ -17,10 +17,19 @@ from hpcbench.inference.wire import Exchange, Wire, clock
 # What an answer can do without, in the order in which they are given up where a refusal names none of them.
 _OPTIONAL = ("stream_options", "seed", "temperature")
 LIMITS = ("max_tokens", "max_completion_tokens")  # the names that an endpoint may have for it
-_QUESTION = [{"role": "user", "content": "Say yes."}]
+_WHOLE = ("logprobs", "top_logprobs")  # fields without which an answer is another one: nothing stands in for them
+_QUESTION = {"messages": [{"role": "user", "content": "Say yes."}]}
 _FEW = 16  # tokens: enough to see that it answers
 _TRIES = 8
 _PAUSE = 5.0  # seconds between questions whether a model is loaded by now
+
+
+class RefusedError(SiteError):
+    """The endpoint answers, and not to what it was asked; `said` is its own words, `cold_start` as for `Accepted`."""
+
+    def __init__(self, message: str, said: str, cold_start: float) -> None:
+        self.said, self.cold_start = said, cold_start
+        super().__init__(message)
 
 
 @dataclass(frozen=True)
@@ -42,8 +51,11 @@ async def negotiate(
     cold_wait: float,
     say: Callable[[str], object],
     renew: Callable[[], Awaitable[bool]] | None = None,
+    question: Mapping[str, Any] = _QUESTION,
 ) -> Accepted:
     """Ask a small question until the endpoint answers it; raises `SiteError` with its own words where it never does.
+
+    That is a `RefusedError` where it may well answer something else.
 
     A refusal (400, 422) names the field that is not known; one that names `max_completion_tokens` wants `max_tokens`
     under that name. A model that is being loaded (503 and the like) is waited for. Last, `most` tokens are asked for,
@@ -54,14 +66,15 @@ async def negotiate(
     began, late, tries, pause = clock(), False, 0, 1.0
     while True:
         small = {key: min(_FEW, kept[key]) for key in LIMITS if key in kept}
-        exchange = await wire.exchange(post({**kept, **small, "messages": _QUESTION}))
+        exchange = await wire.exchange(post({**kept, **small, **question}))
         answer = decode(exchange)
         waited = (clock() - began) / 1e9
         if 200 <= exchange.status < 300 and not exchange.failure:
             # reasoning may use up a small limit, and then there is no text: it answers all the same
             if answer.failure and not answer.failure.startswith("empty"):
-                raise SiteError(f"the endpoint answers, but not as one does: {answer.failure}")
-            await _allowed(wire, post, kept, most)
+                said = f"the endpoint answers, but not as one does: {answer.failure}"
+                raise RefusedError(said, answer.failure, waited if late else 0.0)
+            await _allowed(wire, post, kept, most, question)
             return Accepted(kept, dropped, waited if late else 0.0, answer)
         if exchange.status in AGAIN and exchange.status != 429 and waited < cold_wait:
             if not late:
@@ -86,16 +99,26 @@ async def negotiate(
             continue
         if exchange.status == 401 and renew is not None and tries < 2 and await renew():
             continue
-        verb = "refuses" if exchange.status and not exchange.failure else "does not answer"
-        raise SiteError(f"the endpoint {verb}: {answer.failure}{_mend(exchange)}")
+        if not exchange.status or exchange.failure:
+            raise SiteError(f"the endpoint does not answer: {answer.failure}")
+        said = f"the endpoint refuses: {answer.failure}{_mend(exchange)}"
+        if exchange.status == 401 or exchange.status in AGAIN:
+            raise SiteError(said)
+        raise RefusedError(said, answer.failure, waited if late else 0.0)
 
 
-async def _allowed(wire: Wire, post: Callable[[Mapping[str, Any]], bytes], kept: Mapping[str, Any], most: int) -> None:
+async def _allowed(
+    wire: Wire,
+    post: Callable[[Mapping[str, Any]], bytes],
+    kept: Mapping[str, Any],
+    most: int,
+    question: Mapping[str, Any],
+) -> None:
     """Ask for `most` tokens; the answer itself is not waited for. Raises `SiteError` where that is refused."""
     name = next(key for key in LIMITS if key in kept)
     if most <= _FEW:
         return
-    exchange = await wire.exchange(post({**kept, name: most, "messages": _QUESTION}), head_alone=True)
+    exchange = await wire.exchange(post({**kept, name: most, **question}), head_alone=True)
     if exchange.status in (400, 422):
         said = decode(exchange).failure
         raise SiteError(f"the endpoint does not give {most} tokens: {said}; --max-tokens says how many it is asked for")
@@ -112,6 +135,8 @@ def _refused(exchange: Exchange, said: str, kept: Mapping[str, Any]) -> str:
     for each in detail if isinstance(detail, list) else ():
         if isinstance(each, dict) and isinstance(each.get("loc"), list):
             named |= {str(word) for word in each["loc"]}
+    if any(field in kept and (field in named or re.search(rf"\b{field}\b", said)) for field in _WHOLE):
+        return ""
     optional = [field for field in _OPTIONAL if field in kept]
     for field in optional:
         if field in named or re.search(rf"\b{field}\b", said):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hpcbench.errors import SiteError
-from hpcbench.inference import calibrate, summary
+from hpcbench.inference import calibrate, mmlu, summary
 from hpcbench.inference.negotiate import Accepted
 from hpcbench.inference.relay import relay
 from hpcbench.inference.settings import Settings
@@ -59,14 +59,16 @@ def tell(rows: summary.Rows, settings: Settings, measured: Measured, most: int) 
         ("connections", sum(each.connections for each in client.fared), ""), ("client_cpu_stolen", client.stolen, ""),
     ):  # fmt: skip
         say("counter", name=name, value=value, unit=unit)
-    for note in [*summary.notes(rows, limits), *_notes(rows, settings, measured)]:
+    good = summary.succeeded(rows)
+    for record, row in mmlu.records(good):
+        say(record, **row)
+    for note in [*summary.notes(rows, limits), *mmlu.notes(good), *_notes(rows, settings, measured)]:
         say("event", kind="note", message=note)
     reasons = summary.doubts(rows, client, measured.stopped, most)
     for reason in reasons:
         say("event", kind="invalid", message=f"INVALID: {reason}")
     if not reasons:
         say("event", kind="valid", message="VALID")
-    good = summary.succeeded(rows)
     failed = sum(row["phase"] == summary.MEASURED for row in rows) - len(good)
     if measured.stopped == TOLD:
         return STOPPED

@@ -8,7 +8,7 @@ import importlib
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from hpcbench.errors import ConfigError, UsageError, nearest
 from hpcbench.metrics import shown
+from hpcbench.workloads.mmlu import prompts as mmlu
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _MAX_BYTES = 1 << 30
@@ -28,13 +29,15 @@ class Prompt:
     """What one request asks: messages of (role, content), the answers that count as right, a token limit of its own.
 
     No answers: not scored. No `max_tokens`: the run's limit holds. `question` is the `id` that the prompt had before a
-    line was put in front of it (``vary_prefix``); it tells which prompts ask the same.
+    line was put in front of it (``vary_prefix``); it tells which prompts ask the same. `put` is a question of MMLU,
+    which `messages` put to a chat.
     """
 
     messages: tuple[tuple[str, str], ...]
     answers: tuple[str, ...] = ()
     max_tokens: int | None = None
     question: str = ""
+    put: mmlu.Prompt | None = None
 
     def __post_init__(self) -> None:
         if not self.question:
@@ -42,7 +45,9 @@ class Prompt:
 
     @cached_property
     def id(self) -> str:
-        """The first 16 hexadecimal digits of the SHA-256 of the messages as canonical JSON."""
+        """The first 16 hexadecimal digits of the SHA-256 of the messages as canonical JSON; of `put` its own id."""
+        if self.put is not None:
+            return self.put.id
         messages = [{"role": role, "content": content} for role, content in self.messages]
         text = json.dumps(messages, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -59,18 +64,26 @@ def make(kind: str, parameters: Mapping[str, Any], count: int) -> list[Prompt]:
     if kind not in _KINDS:
         raise UsageError(f"unknown kind of prompts {kind!r}{nearest(kind, _KINDS)}")
     found = _KINDS[kind](parameters, count)
-    prompts = [found[index % len(found)] for index in range(count)]
-    if parameters.get("vary_prefix"):
-        start = f"{parameters['seed']}/{parameters.get('round', 0)}"
-        return [_varied(prompt, f"{start}/{index}") for index, prompt in enumerate(prompts)]
-    return prompts
+    return varied([found[index % len(found)] for index in range(count)], parameters)
+
+
+def varied(prompts: Sequence[Prompt], parameters: Mapping[str, Any]) -> list[Prompt]:
+    """Put in front of each prompt what ``vary_prefix`` asks for, if it does; see `make`."""
+    if not parameters.get("vary_prefix"):
+        return list(prompts)
+    start = f"{parameters['seed']}/{parameters.get('round', 0)}"
+    return [_varied(prompt, f"{start}/{index}") for index, prompt in enumerate(prompts)]
 
 
 def _varied(prompt: Prompt, key: str) -> Prompt:
     """Put a line in front that differs from its first letter: a cache holds the beginning that prompts share."""
     (role, content), *others = prompt.messages
     line = f"{hashlib.sha256(key.encode()).hexdigest()[:16]} is the number of this request."
-    return replace(prompt, messages=((role, f"{line}\n\n{content}"), *others))
+    messages = ((role, f"{line}\n\n{content}"), *others)
+    put = prompt.put
+    if put is not None:
+        put = replace(put, text=f"{line}\n\n{put.text}") if put.text else replace(put, messages=messages)
+    return replace(prompt, messages=messages, put=put)
 
 
 def _squad(parameters: Mapping[str, Any], _: int) -> list[Prompt]:

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from hpcbench.errors import RunError
-from hpcbench.inference import score
-from hpcbench.inference.decode import Answer, decode, quantity
+from hpcbench.inference import choice, score
+from hpcbench.inference.decode import EMPTY, Answer, decode, quantity
 from hpcbench.inference.load import Sent
 from hpcbench.inference.wire import Exchange
 
@@ -43,6 +43,7 @@ class About:
     answers: tuple[str, ...]
     phase: str  # warm-up or measured
     block: int = 0
+    asked: choice.Asked | None = None  # of MMLU
 
 
 class Outlet:
@@ -143,6 +144,8 @@ def row(sent: Sent, about: About, answer: Answer, epoch: float) -> dict[str, Any
     ttft: first chunk - started. ttfo: first chunk that is not reasoning - started. latency: last chunk - started.
     tpot: (last chunk - first chunk) / (output tokens - 1), as vLLM, inference-perf and MLPerf loadgen define it.
     """
+    if about.asked is not None and answer.failure == EMPTY and answer.finish_reason:
+        answer = replace(answer, failure="")  # a model that says nothing has not named the right letter
     exchange, chunks = sent.exchange, answer.chunks
     started = exchange.started
     tokens, counted = output_tokens(answer)
@@ -195,6 +198,8 @@ def row(sent: Sent, about: About, answer: Answer, epoch: float) -> dict[str, Any
             "f1": score.f1(answer.text, about.answers),
             "contains": score.contains(answer.text, about.answers),
         }
+    if about.asked is not None and not answer.failure:
+        found |= choice.chosen(about.asked, answer)
     if answer.streamed:  # microseconds: the first chunk after `started`, then each after the one before
         # each from the one before as whole numbers, so that their sum stays within one of the truth
         since = [(chunk - started) // 1000 for chunk in chunks]

@@ -6,12 +6,12 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from hpcbench.errors import ConfigError
-from hpcbench.inference import prompts, summary
+from hpcbench.inference import mmlu, prompts, summary
 from hpcbench.inference.load import Pattern
 from hpcbench.inference.prompts import Prompt
 
@@ -44,11 +44,12 @@ class Settings:
     clients: int
     continuous_batching: bool
     model_folder: str
+    protocol: str = ""  # of MMLU alone
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> Settings:
         """Read the parameters of a case; raises `UsageError` where they do not fit each other."""
-        settings = cls(**{each.name: parameters[each.name] for each in fields(cls)})
+        settings = cls(**{each.name: parameters[each.name] for each in fields(cls) if each.name in parameters})
         summary.limits(settings.slo)
         return settings
 
@@ -84,4 +85,8 @@ def of_case(kind: str, case: Mapping[str, Any]) -> tuple[Settings, list[Prompt]]
     settings = Settings.of(parameters)
     # what a server has cached of one point or repeat of a sweep must not help at another; sites are asked the same
     point = json.dumps([case.get("run"), case.get("repeat", 1), parameters], sort_keys=True)
-    return settings, prompts.make(kind, {**parameters, "round": point}, settings.warmup + settings.requests)
+    varied = {**parameters, "round": point}
+    if kind != "mmlu":
+        return settings, prompts.make(kind, varied, settings.warmup + settings.requests)
+    asked = mmlu.prompts(varied)
+    return replace(settings, requests=len(asked) - settings.warmup), asked
