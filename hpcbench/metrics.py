@@ -46,6 +46,7 @@ COLUMNS: dict[str, Column] = {
     "output_tokens_per_second": Column("output tokens per second", "tokens/s", "higher"),
     "total_tokens_per_second": Column("tokens per second, input and output", "tokens/s", "higher"),
     "steady_tokens_per_second": Column("output tokens per second, steady", "tokens/s", "higher"),
+    "questions_per_second": Column("questions per second", "questions/s", "higher"),
     "goodput": Column("requests per second that keep the limits", "requests/s", "higher"),
     "good_share": Column("share of requests that keep the limits", "", "higher"),
     "success_rate": Column("share of requests that succeeded", "", "higher"),
@@ -58,6 +59,7 @@ COLUMNS: dict[str, Column] = {
     "user_time": Column("CPU time, user", "s"),
     "system_time": Column("CPU time, system", "s"),
     "max_memory": Column("peak memory", "B", "lower"),
+    "processes_memory": Column("peak memory of all processes", "B", "lower"),
     "max_device_memory": Column("peak device memory", "B", "lower"),
 }
 
@@ -98,6 +100,10 @@ TABLES: dict[str, tuple[str, ...]] = {
         "scheduled", "started", "first_token", "last_token", "finished", "ttft", "tpot", "latency",
         "input_tokens", "output_tokens", "status", "error", "retries", "phase",
     ),
+    "answers": (
+        "task", "subject", "number", "question", "prompt", "choice", "answer", "correct", "score_a", "score_b",
+        "score_c", "score_d", "tokens", "duration", "process", "shots", "cut", "protocol",
+    ),
     "evals": ("task", "subject", "metric", "value", "count", "correct", "step"),
     "counters": ("name", "value", "unit", "format"),
     "events": ("time", "kind", "message"),
@@ -112,7 +118,7 @@ TEXT = frozenset({
     "path", "format", "sha256", "run", "case", "site", "benchmark", "parameters_from", "copy_of", "state", "reason",
     "task", "subject", "metric", "name", "unit", "kind", "message", "status", "error", "source",
     "device", "job", "queue", "phase", "prompt", "question", "finish_reason", "model", "text", "reasoning",
-    "tokens_counted_by", "ran_on",
+    "tokens_counted_by", "ran_on", "choice", "answer", "protocol",
 })  # fmt: skip
 
 # Names that a parameter cannot have, because a table has a column of that name.
@@ -151,6 +157,7 @@ class Metrics:
     steps: pd.DataFrame
     epochs: pd.DataFrame
     requests: pd.DataFrame
+    answers: pd.DataFrame
     evals: pd.DataFrame
     counters: pd.DataFrame
     events: pd.DataFrame
@@ -170,6 +177,15 @@ class Metrics:
         """Return the run and case that each source belongs to, by its path."""
         columns = (self.sources["path"], self.sources["run"], self.sources["case"])
         return {str(path): (str(run), str(case)) for path, run, case in zip(*columns, strict=True)}
+
+    def by_case(self, table: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
+        """Return the rows of a table by run and case, in their order."""
+        owners = self.owners()
+        found: dict[tuple[str, str], list[int]] = {}
+        for source, positions in table.groupby("source", sort=False).indices.items():
+            if str(source) in owners:
+                found.setdefault(owners[str(source)], []).extend(map(int, positions))
+        return {case: table.iloc[sorted(positions)] for case, positions in found.items()}
 
     def write(self, folder: Path, *, csv: bool = False) -> list[Path]:
         """Write each table that has rows as Parquet (or CSV), each whole or not at all; returns the files.

@@ -72,6 +72,7 @@ def live(run: Run) -> Iterator[Callable[[list[CaseState]], None]]:
 def comparison(metrics: Metrics, sections: Sequence[Section]) -> None:
     """Print the comparison tables and where the time went, then what failed and what was not read."""
     from hpcbench.analyse.summary import is_rate
+    from hpcbench.report.answers import score_table
     from hpcbench.report.markdown import FAILURE_KINDS, cautions, damaged, ranges
     from hpcbench.report.view import asked, comparison_table, phase_table, point_name
 
@@ -88,6 +89,10 @@ def comparison(metrics: Metrics, sections: Sequence[Section]) -> None:
                 console.print(Text(f"not steady, in no mean: step {ranges(each.warmup)}"))
         if section.phases:
             console.print(_columns("Where the time went", *phase_table(section), left=len(each.axes)))
+        if section.scores:
+            console.print(_columns("Scores", *score_table(section), left=len(each.axes)))
+        for finding in section.findings:
+            console.print(Text(finding))
     for source in rows(metrics.sources[metrics.sources["copy_of"] != ""]):
         console.print(Text(f"{source.path} is a copy of {source.copy_of}: not counted"))
     if hidden := sum(each.unmeasured for each in comparisons):

@@ -47,7 +47,7 @@ def test_the_numbers_of_a_column_share_one_unit():
 
 def test_every_measured_column_has_a_label_and_an_si_unit():
     assert {column.unit for column in COLUMNS.values()} == {
-        "s", "B", "tokens/s", "samples/s", "requests/s", "FLOP/s", "",
+        "s", "B", "tokens/s", "samples/s", "requests/s", "questions/s", "FLOP/s", "",
     }  # fmt: skip
     assert {column.better for column in COLUMNS.values()} == {"higher", "lower", None}
     labels = [column.label for column in COLUMNS.values()]

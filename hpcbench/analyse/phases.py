@@ -1,8 +1,9 @@
-"""Where the wall time of a case went: queue, compile, load, programming, warm-up, steady steps, checkpoints, rest."""
+"""Where the wall time of a case went: queue, load, compile, warm-up, steady steps, scoring, checkpoints, the rest."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,11 +19,15 @@ if TYPE_CHECKING:
     from hpcbench.metrics import Metrics
 
 # In the order in which they are shown.
-PHASES = ("queue", "load", "compile", "programming", "warm-up", "steady", "validation", "checkpoint", "other")
+PHASES = (
+    "queue", "import", "load", "load model", "load data", "compile", "programming", "warm-up", "steady", "prefill",
+    "score", "validation", "checkpoint", "other",
+)  # fmt: skip
 # The word of an event's kind (before _start and _end) → its phase.
 _WORDS = {
     "queue": "queue", "load": "load", "weights": "load", "input": "load", "compile": "compile",
-    "programming": "programming", "validation": "validation", "checkpoint": "checkpoint",
+    "programming": "programming", "validation": "validation", "checkpoint": "checkpoint", "import": "import",
+    "model": "load model", "data": "load data", "prefill": "prefill", "score": "score",
 }  # fmt: skip
 _KINDS = tuple(f"{word}_{edge}" for word in _WORDS for edge in ("start", "end"))
 _WALL = ("wall_time", "processed_time")  # the second is Cerebras' own: from its first line to its last
@@ -32,11 +37,17 @@ _ROUNDING = 1.001  # stamps and step times are printed with few digits
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of a case's time, in seconds since 1970, that is of one phase."""
+    """A stretch of a case's time, in seconds since 1970, of which `share` is of one phase."""
 
     phase: str
     start: float
     end: float
+    share: float = 1.0
+
+    @property
+    def duration(self) -> float:
+        """The seconds of the wall time that are of the phase."""
+        return (self.end - self.start) * self.share
 
 
 def phases(metrics: Metrics, cases: Collection[tuple[str, str]] | None = None) -> pd.DataFrame:
@@ -103,7 +114,7 @@ def _of_case(events: pd.DataFrame, steps: pd.DataFrame, wall: float) -> dict[str
     if len(stamps) > 1:
         wall = float(stamps.max() - stamps.min()) if math.isnan(wall) else max(wall, float(stamps.max() - stamps.min()))
     for span in spans:
-        durations[span.phase] = durations.get(span.phase, 0.0) + span.end - span.start
+        durations[span.phase] = durations.get(span.phase, 0.0) + span.duration
     for source, of_source in steps.groupby("source", sort=False):
         for phase, duration in _stepping(of_source, events[events["source"] == source], spans).items():
             durations[phase] = durations.get(phase, 0.0) + duration
@@ -116,29 +127,53 @@ def _of_case(events: pd.DataFrame, steps: pd.DataFrame, wall: float) -> dict[str
 
 
 def timeline(events: pd.DataFrame) -> list[Span]:
-    """Turn pairs of events (``compile_start``, ``compile_end``) into spans that do not overlap.
+    """Turn pairs of events (``compile_start``, ``compile_end``) into spans whose durations add up to no more than time.
+
+    Of several processes that are in a phase at once each has an equal share of the time.
+    """
+    processes = list(by_process(events).values())
+    return processes[0] if len(processes) == 1 else _shared(processes)
+
+
+def by_process(events: pd.DataFrame) -> dict[str, list[Span]]:
+    """Turn pairs of events into the spans of each process, as its events name it in `process`.
 
     Of phases that are open at once the one that began last has the time: waiting in a queue for a compile is queue.
     """
-    marks = []
+    spans: dict[str, list[Span]] = {}
+    opened: dict[str, list[str]] = {}
+    since: dict[str, float] = {}
     for event in rows(events.sort_values(["time", "line"], kind="stable")):
         word, _, edge = str(event.kind).rpartition("_")
-        if word in _WORDS and edge in ("start", "end") and math.isfinite(event.time):
-            marks.append((float(event.time), word, edge))
-    spans: list[Span] = []
-    open_words: list[str] = []
-    since = math.nan
-    for time, word, edge in marks:
-        if open_words and time > since:
-            spans.append(Span(_WORDS[open_words[-1]], since, time))
+        if word not in _WORDS or edge not in ("start", "end") or not math.isfinite(event.time):
+            continue
+        process, time = str(getattr(event, "process", "")), float(event.time)
+        words = opened.setdefault(process, [])
+        if words and time > since[process]:
+            spans.setdefault(process, []).append(Span(_WORDS[words[-1]], since[process], time))
         if edge == "start":
-            open_words.append(word)
-        elif word in open_words:
-            open_words.reverse()
-            open_words.remove(word)
-            open_words.reverse()
-        since = time
+            words.append(word)
+        elif word in words:
+            words.reverse()
+            words.remove(word)
+            words.reverse()
+        since[process] = time
     return spans  # what never ended has no known end
+
+
+def _shared(processes: Sequence[Sequence[Span]]) -> list[Span]:
+    """Cut the spans of processes where one begins or ends, and share each piece among those that are in a phase."""
+    spans = [span for process in processes for span in process]
+    edges = sorted([(span.start, 1, span.phase) for span in spans] + [(span.end, -1, span.phase) for span in spans])
+    shared: list[Span] = []
+    running: Counter[str] = Counter()
+    since = math.nan
+    for time, change, phase in edges:
+        if (together := running.total()) and time > since:
+            shared += [Span(each, since, time, count / together) for each, count in running.items() if count]
+        running[phase] += change
+        since = time
+    return shared
 
 
 def _stepping(steps: pd.DataFrame, events: pd.DataFrame, spans: Sequence[Span]) -> dict[str, float]:
@@ -166,7 +201,7 @@ def _stepping(steps: pd.DataFrame, events: pd.DataFrame, spans: Sequence[Span]) 
         found = {"warm-up": 0.0, "steady": 0.0}
         ended_warm_up = int(np.argmax(is_good)) if is_good.any() else len(is_good)
         for number, (start, stop) in enumerate(zip(starts.tolist(), stamps.tolist(), strict=True)):
-            taken = sum(max(0.0, min(stop, span.end) - max(start, span.start)) for span in spans)
+            taken = sum(max(0.0, min(stop, span.end) - max(start, span.start)) * span.share for span in spans)
             found["warm-up" if number < ended_warm_up else "steady"] += max(0.0, stop - start - taken)
         return found
     own = steps["step_time"].to_numpy(dtype=float)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,31 +43,36 @@ def request_counters(metrics: Metrics, comparison: Comparison) -> list[tuple[Row
 def serialised(metrics: Metrics) -> list[tuple[str, str]]:
     """Return case and sentence where more streams bring no more requests a second and each waits for the others.
 
-    Cases of one run are held against the one that is the same but for fewer streams: experiment E2 of a server with a
-    single instance of its model.
+    Cases of one run are held against the one that is the same but for fewer streams, repeats by their mean: experiment
+    E2 of a server with a single instance of its model.
     """
     if "concurrency" not in metrics.cases:
         return []
     medians = _latencies(metrics)
     rates = _rates(metrics)
-    groups: dict[tuple[Any, ...], list[tuple[int, str]]] = {}
+    groups: dict[tuple[Any, ...], dict[int, list[str]]] = {}
     parameters = metrics.parameters
     for case in rows(metrics.cases):
         key = (case.run, case.case)
         if case.state in COUNTED and key in medians and key in rates and case.concurrency == case.concurrency:
             same = tuple(str(getattr(case, name, "")) for name in parameters if name != "concurrency")
-            groups.setdefault((case.run, case.site, case.repeat, same), []).append((int(case.concurrency), case.case))
+            of_streams = groups.setdefault((case.run, case.site, same), {})
+            of_streams.setdefault(int(case.concurrency), []).append(case.case)
     told = []
     for (run, *_), found in groups.items():
-        for (fewer, one), (more, other) in itertools.pairwise(sorted(found)):
-            gained = rates[run, other] / rates[run, one]
-            slower = medians[run, other] / medians[run, one]
-            if more > fewer and gained < _NO_MORE and slower > _AS_MANY * more / fewer:
-                told.append((other, (
+        for (fewer, ones), (more, others) in itertools.pairwise(sorted(found.items())):
+            gained = _mean(rates, run, others) / _mean(rates, run, ones)
+            slower = _mean(medians, run, others) / _mean(medians, run, ones)
+            if gained < _NO_MORE and slower > _AS_MANY * more / fewer:
+                told.append((others[0], (
                     f"{more} streams in place of {fewer} give {gained:.2f} times the requests a second, and each takes "
                     f"{slower:.1f} times as long (median): the server takes them one after another, or is full"
                 )))  # fmt: skip
     return told
+
+
+def _mean(values: Mapping[tuple[str, str], float], run: str, cases: Sequence[str]) -> float:
+    return float(np.mean([values[run, case] for case in cases]))
 
 
 def _latencies(metrics: Metrics) -> dict[tuple[str, str], float]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpcbench.analyse.confounded import computed_on, moved
 from hpcbench.analyse.measure import PARTS, Key, Measured, Part, measure
 from hpcbench.analyse.paired import paired, questions
 from hpcbench.analyse.relayed import without_relayed
@@ -368,12 +369,13 @@ def _with_ratios(
         return list(points)
     metric = metrics[0]
     by_point = {tuple(row.point[axis] for axis in axes): row for row in points}
+    where = computed_on(tables)
     scaling = [axis for axis in baseline if axis in SCALING] if len(_together(points, [*baseline])) == 1 else []
     result = []
     for row in points:
         base = by_point.get(tuple(baseline.get(axis, row.point[axis]) for axis in axes))
         unknown = any(row.point[axis] is None for axis in baseline)
-        if base is None or unknown or not COLUMNS[metric].is_speed:
+        if base is None or unknown or not COLUMNS[metric].is_speed or moved(where, row, base):
             result.append(row)
             continue
         ratio = _ratio(row.metrics[metric], base.metrics[metric], lower_is_better=COLUMNS[metric].better == "lower")

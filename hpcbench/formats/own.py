@@ -7,12 +7,14 @@ import re
 from typing import Any
 
 from hpcbench.formats import Each, Format, Reading, Record
+from hpcbench.metrics import TABLES
 
 # the word under "record" → the table
 _TABLES = {
     "step": "steps",
     "epoch": "epochs",
     "request": "requests",
+    "answer": "answers",
     "eval": "evals",
     "counter": "counters",
     "event": "events",
@@ -22,14 +24,28 @@ _COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
 def _read_record(line: bytes) -> list[tuple[str, dict[str, Any]]] | None:
-    """Read one JSON object; its ``record`` names the table, its other scalar keys are the columns."""
+    """Read one JSON object; its ``record`` names the table, its other scalar keys are the columns.
+
+    A request that was answered with a choice is a row of two tables.
+    """
     if not line.startswith(b"{"):
         return []  # a program that prints the word in a text
     row = _object(line)
     table = _TABLES.get(str(row.pop("record", ""))) if row is not None else None
     if row is None or table is None:
         return None
-    return [(table, {key: _plain(value) for key, value in row.items() if _COLUMN.fullmatch(key) and _scalar(value)})]
+    values = {key: _plain(value) for key, value in row.items() if _COLUMN.fullmatch(key) and _scalar(value)}
+    return [(table, values), *([("answers", _answer(values))] if table == "requests" and _is_answered(values) else [])]
+
+
+def _is_answered(request: dict[str, Any]) -> bool:
+    return "choice" in request and not request.get("error") and request.get("phase") != "warm-up"
+
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Make of a request the answer to its question, which took as long as the request."""
+    answer = {name: request[name] for name in TABLES["answers"] if name in request}
+    return {**answer, "duration": request["latency"]} if "latency" in request else answer
 
 
 def _read_exit(data: bytes, _name: str) -> Reading:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hpcbench.analyse.answers import pairs, scores
 from hpcbench.analyse.counters import Counter, perf_counters
 from hpcbench.analyse.phases import by_point
 from hpcbench.analyse.relayed import without_relayed
@@ -20,6 +21,8 @@ from hpcbench.analyse.summary import Comparison, Row, compare
 from hpcbench.errors import HpcbenchError, RunError
 from hpcbench.metrics import COLUMNS, Metrics
 from hpcbench.report import figures, markdown
+from hpcbench.report.answers import flip_rows, score_rows, scores_json
+from hpcbench.report.findings import tell
 from hpcbench.report.view import Section
 
 SCHEMA = "hpcbench/report/1"
@@ -83,12 +86,17 @@ def section(metrics: Metrics, comparison: Comparison) -> Section:
     invariant = metrics.invariant.get(comparison.benchmark)
     across = comparison.axes if invariant is None else (*invariant, "run", "site")
     unrelated = invariant is None and "log" in comparison.axes
+    phases = by_point(metrics, comparison)
+    of_rows, of_pairs = scores(metrics, comparison), pairs(metrics, comparison)
     return Section(
         comparison,
         [] if unrelated else sameness(metrics, comparison, [axis for axis in comparison.axes if axis in across]),
         perf_counters(metrics, comparison),
         request_counters(metrics, comparison),
-        by_point(metrics, comparison),
+        phases,
+        of_rows,
+        of_pairs,
+        tell(metrics, comparison, phases, of_rows, of_pairs),
     )
 
 
@@ -132,7 +140,9 @@ def _tables(metrics: Metrics, sections: list[Section], folder: Path) -> None:
                 }
             rows.append(line)
     folder.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows, dtype=object).to_csv(folder / "comparison.csv", index=False)
+    for name, lines in (("comparison", rows), ("scores", score_rows(sections)), ("flips", flip_rows(sections))):
+        if lines or name == "comparison":
+            pd.DataFrame(lines, dtype=object).to_csv(folder / f"{name}.csv", index=False)
 
 
 def _json(metrics: Metrics, sections: list[Section]) -> dict[str, Any]:
@@ -195,6 +205,7 @@ def section_json(each: Section) -> dict[str, Any]:
                 "largest_relative_difference": plain(same.difference),
                 "different_samples": same.samples,
                 "same": same.same,
+                "answers": None if same.answers is None else plain(vars(same.answers)),
                 "validation_loss": {
                     str(step): [plain(value) for value in values] for step, values in same.losses.items()
                 },
@@ -207,6 +218,8 @@ def section_json(each: Section) -> dict[str, Any]:
             {"point": dict(row.point), "seconds": {phase: plain(seconds) for phase, seconds in durations.items()}}
             for row, durations in each.phases
         ],
+        **plain(scores_json(each)),
+        "findings": list(each.findings),
         "figures": [name for name, _ in each.figures],
     }
 

@@ -15,11 +15,11 @@ import pandas as pd
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from hpcbench.analyse.overlap import overlaps
-from hpcbench.analyse.sameness import TOLERANCE, Sameness
+from hpcbench.analyse.sameness import TOLERANCE, Agreement, Sameness
 from hpcbench.analyse.serving import serialised
 from hpcbench.formats import all_formats
-from hpcbench.metrics import CAUTIONS, COLUMNS, COUNTED, Metrics, quantity, rows, shown
-from hpcbench.report import view
+from hpcbench.metrics import CAUTIONS, COLUMNS, COUNTED, Metrics, plural, quantity, rows, shown
+from hpcbench.report import answers, view
 from hpcbench.report.view import Section
 
 _MAX_SOURCES = 100  # files listed in the text; all are in tables/sources.csv
@@ -177,6 +177,10 @@ def _section(section: Section) -> dict[str, Any]:
         "requests": table(*view.request_table(section)) if section.requests else None,
         "spread": table(*view.spread_table(section)) if section.requests else None,
         "phases": table(*view.phase_table(section)) if section.phases else None,
+        "steady": any("steady" in durations for _, durations in section.phases),
+        "scores": _scores(section) if section.scores else None,
+        "answered": _pairs(section) if section.pairs else None,
+        "findings": section.findings,
     }
 
 
@@ -191,7 +195,28 @@ def ranges(numbers: Sequence[int]) -> str:
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
 
 
+def _scores(section: Section) -> dict[str, Any]:
+    headings, lines = answers.subject_table(section)
+    return {
+        "total": table(*answers.score_table(section)),
+        "subjects": table(headings, lines[: answers.MAX_SCORES]) if lines else None,
+        "left_out": max(0, len(lines) - answers.MAX_SCORES),
+        "repeated": any(len(each.total.counts) > 1 for each in section.scores),
+    }
+
+
+def _pairs(section: Section) -> dict[str, Any]:
+    count = sum(len(pair.flips) for pair in section.pairs)
+    return {
+        "table": table(*answers.pair_table(section)),
+        "flips": table(*answers.flip_table(section)) if count else None,
+        "left_out": max(0, count - answers.MAX_FLIPS),
+    }
+
+
 def _sameness(same: Sameness) -> dict[str, Any]:
+    if same.answers is not None:
+        return {"verdict": _same_answers(same, same.answers), "table": None}
     count = same.cases
     who = f"All {count} cases" if count > 1 else "The one case"
     where = f" with {view.point_name(same.point)}" if same.point else ""
@@ -221,6 +246,17 @@ def _sameness(same: Sameness) -> dict[str, Any]:
         "verdict": f"{who}{where} {verdict}{samples}.",
         "table": table(["step", *(["validation loss, every case"] if identical else columns)], rows),
     }
+
+
+def _same_answers(same: Sameness, agreement: Agreement) -> str:
+    where = f" with {view.point_name(same.point)}" if same.point else ""
+    cases = f"{plural(same.cases, 'case')}{where}"
+    if not agreement.questions:
+        return f"{cases}: no question was answered in two of them."
+    beside = "" if math.isnan(agreement.scores) else f"; log-likelihoods differ by at most {agreement.scores:.1e}"
+    if not agreement.different:
+        return f"All {agreement.questions:,} answers are the same in {cases}{beside}."
+    return f"{agreement.different:,} of {agreement.questions:,} answers are NOT the same in {cases}{beside}."
 
 
 def _counters(section: Section) -> _Markdown | None:

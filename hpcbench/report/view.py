@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hpcbench.analyse.answers import Pair, Scores
 from hpcbench.analyse.counters import Counter
 from hpcbench.analyse.paired import LEAST
 from hpcbench.analyse.phases import PHASES
@@ -20,9 +21,9 @@ _OPTIONAL = ("± in a run", "± repeats", "95 % interval")  # columns that are l
 
 @dataclass(frozen=True)
 class Section:
-    """One benchmark: its comparison, sameness checks, counters (of hardware, of requests), time (s, by phase).
+    """One benchmark: its comparison, sameness checks, counters (of hardware, of requests), time (s, by phase), scores.
 
-    `figures` holds file stem and caption.
+    `findings` are sentences; `figures` holds file stem and caption.
     """
 
     comparison: Comparison
@@ -30,6 +31,9 @@ class Section:
     counters: Sequence[tuple[Row, Mapping[str, Counter]]]
     requests: Sequence[tuple[Row, Mapping[str, Counter]]]
     phases: Sequence[tuple[Row, Mapping[str, float]]]
+    scores: Sequence[Scores]
+    pairs: Sequence[Pair]
+    findings: Sequence[str]
     figures: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -97,11 +101,16 @@ def phase_table(section: Section) -> tuple[list[str], list[list[str]]]:
     for row, durations in section.phases:
         total = sum(durations.values())
         cells = [
-            f"{durations[phase]:,.0f} s, {durations[phase] / total:.0%}" if phase in durations else "–"
+            f"{_seconds(durations[phase])}, {durations[phase] / total:.0%}" if phase in durations else "–"
             for phase in there
         ]
-        lines.append([*(axis_value(row.point[axis]) for axis in comparison.axes), f"{total:,.0f} s", *cells])
+        lines.append([*(axis_value(row.point[axis]) for axis in comparison.axes), _seconds(total), *cells])
     return [*axes, "all of it", *there], lines
+
+
+def _seconds(duration: float) -> str:
+    """Write a duration in whole seconds, a short one in three digits."""
+    return f"{significant(duration, 3)} s" if duration < 100 else f"{duration:,.0f} s"
 
 
 def spread_table(section: Section) -> tuple[list[str], list[list[str]]]:

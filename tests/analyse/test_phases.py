@@ -1,3 +1,4 @@
+import answered
 import pytest
 import toy
 import written
@@ -39,6 +40,37 @@ def test_of_phases_that_are_open_at_once_the_last_has_the_time(tmp_path):
     ]  # fmt: skip
     (tmp_path / "a.log").write_text(written.records(*events))
     assert durations(tmp_path / "a.log") == {"queue": 20, "compile": 80, "other": 100}
+
+
+def test_processes_at_once_share_the_time_equally(tmp_path):
+    """Two processes import and load a model together; the first scores alone, then a third loads."""
+    rows = answered.phases(0, 0.0, [("import", 4.0), ("model", 6.0), ("score", 10.0)])
+    rows += answered.phases(1, 0.0, [("import", 6.0), ("model", 4.0)])
+    rows += answered.phases(2, 20.0, [("import", 5.0)])
+    (tmp_path / "a.log").write_text(written.records(*rows, event("finished", 30)))
+    assert durations(tmp_path / "a.log") == {"import": 4 + 1 + 5, "load model": 1 + 4, "score": 10, "other": 5}
+
+
+def test_the_phases_of_a_process_among_others_do_not_end_theirs(tmp_path):
+    """Both open a phase of the same name, and each closes its own."""
+    events = [
+        {**event(kind, time), "process": process}
+        for kind, time, process in (
+            ("score_start", 0, 0),
+            ("score_start", 0, 1),
+            ("score_end", 10, 1),
+            ("score_end", 40, 0),
+        )
+    ]
+    (tmp_path / "a.log").write_text(written.records(*events))
+    assert durations(tmp_path / "a.log") == {"score": 40}
+
+
+@pytest.mark.parametrize("process", ["first", None, [1], 1e300, "NaN", True])
+def test_a_process_may_be_called_anything(tmp_path, process):
+    rows = [{**row, "process": process} for row in answered.phases(0, 0.0, [("import", 4.0)])]
+    (tmp_path / "a.log").write_text(written.records(*rows, *answered.phases(1, 0.0, [("import", 4.0)])))
+    assert durations(tmp_path / "a.log")["import"] == 4
 
 
 def test_a_checkpoint_between_steps_is_not_training(tmp_path):

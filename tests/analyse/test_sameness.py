@@ -1,5 +1,6 @@
 import math
 
+import answered
 import pytest
 import written
 
@@ -98,3 +99,46 @@ def test_logs_that_do_not_say_are_compared_over_every_axis(tmp_path):
 
 def test_without_a_validation_loss_there_is_nothing_to_check(tmp_path):
     assert same(tmp_path, ({"threads": 1}, ""), ({"threads": 2}, "")) == []
+
+
+def agreement(folder, *cases):
+    """Write a case of each list of answers, in modes that must not change them, and return how far they agree."""
+    for number, rows in enumerate(cases):
+        answered.case(folder / "r" / str(number), 9.0, answers=rows, parameters={"mode": f"mode {number}"}, baseline={})
+    metrics = parse(written.run(folder / "r"))
+    return section(metrics, compare(metrics)[0]).sameness
+
+
+def scored(count, *, off=0.0):
+    columns = {f"score_{letter}": -1.0 - place for place, letter in enumerate("abcd")}
+    return [{**row, **columns, "score_a": -1.0 + off} for row in answered.answers("ethics", count, 3)]
+
+
+def test_answers_are_compared_where_there_are_no_losses(tmp_path):
+    [found] = agreement(tmp_path, scored(9), scored(9, off=1e-4)[::-1], scored(7))
+    assert (found.same, found.cases, found.losses) == (True, 3, {})
+    assert (found.answers.questions, found.answers.different) == (9, 0)
+    assert found.answers.scores == pytest.approx(1e-4)
+
+
+def test_an_answer_that_differs_in_one_case_is_counted_once(tmp_path):
+    other = scored(9)
+    other[4] |= {"choice": "", "correct": 0}
+    other[5] |= {"choice": "D", "correct": 0}
+    [found] = agreement(tmp_path, scored(9), scored(9), other)
+    assert (found.same, found.answers.questions, found.answers.different) == (False, 9, 2)
+
+
+def test_answers_without_scores_are_compared_by_what_was_chosen(tmp_path):
+    [found] = agreement(tmp_path, *[answered.answers("ethics", 4, 2)] * 2)
+    assert (found.same, found.answers.different) == (True, 0)
+    assert math.isnan(found.answers.scores)
+
+
+def test_other_questions_prove_nothing(tmp_path):
+    [found] = agreement(tmp_path, answered.answers("ethics", 4, 2), answered.answers("virology", 4, 2))
+    assert (found.same, found.answers.questions) == (False, 0)
+
+
+def test_a_single_case_with_answers_is_compared_with_nothing(tmp_path):
+    assert agreement(tmp_path, answered.answers("ethics", 4, 2)) == []

@@ -16,15 +16,33 @@ def test_a_record_goes_into_the_table_that_it_names():
         {"record": "step", "step": 1, "loss": 5.37, "step_time": 0.0213, "warmup": True},
         {"record": "epoch", "epoch": 0, "duration": 12.5},
         {"record": "request", "latency": 0.2, "status": "ok"},
+        {"record": "answer", "task": "mmlu", "subject": "astronomy", "choice": "B", "answer": "C", "correct": 0},
         {"record": "eval", "task": "validation", "metric": "loss", "value": 4.1, "step": 10},
         {"record": "counter", "name": "max_memory", "value": 1 << 30, "unit": "B"},
         {"record": "event", "kind": "finished", "message": "completed"},
     ]
-    tables = ["steps", "epochs", "requests", "evals", "counters", "events"]
+    tables = ["steps", "epochs", "requests", "answers", "evals", "counters", "events"]
     found, unread = read(RECORDS, written.records(*rows))
     expected = [{key: value for key, value in row.items() if key != "record"} for row in rows]
-    assert found == list(zip(tables, range(1, 7), expected, strict=True))
+    assert found == list(zip(tables, range(1, 8), expected, strict=True))
     assert unread == 0
+
+
+ASKED = {"question": "0123456789abcdef", "prompt": "fedcba9876543210", "latency": 0.4, "status": "200"}
+
+
+def test_a_request_that_brought_an_answer_is_a_row_of_two_tables():
+    answer = {"subject": "astronomy", "number": 12, "choice": "", "answer": "C", "correct": 0, "protocol": "letter"}
+    found, unread = read(RECORDS, written.records({"record": "request", **ASKED, **answer}))
+    asked = {name: ASKED[name] for name in ("question", "prompt")}
+    assert found == [("requests", 1, {**ASKED, **answer}), ("answers", 1, {**asked, **answer, "duration": 0.4})]
+    assert unread == 0
+
+
+@pytest.mark.parametrize("columns", [{}, {"choice": "B", "error": "status 500"}, {"choice": "B", "phase": "warm-up"}])
+def test_a_request_that_brought_none_is_a_row_of_one(columns):
+    found, _ = read(RECORDS, written.records({"record": "request", **ASKED, **columns}))
+    assert [table for table, _, _ in found] == ["requests"]
 
 
 def test_lines_of_other_programs_between_records_are_passed_over():

@@ -10,7 +10,7 @@ from hpcbench.parse import parse
 from hpcbench.report import report
 
 
-def load(folder, streams: int, latency: float, rate: float, **more: float) -> None:
+def load(folder, streams: int, latency: float, rate: float, repeat: int = 1, **more: float) -> None:
     """Write the case of some streams: ten requests, and what its program counted."""
     requests = [
         {"record": "request", "question": f"q{n}", "phase": "measured", "error": "", "latency": latency}
@@ -22,7 +22,8 @@ def load(folder, streams: int, latency: float, rate: float, **more: float) -> No
     }  # fmt: skip
     counters = [{"record": "counter", "name": name, "value": value} for name, value in counted.items()]
     case = written.case(
-        folder / f"{streams}", written.records(*counters), parameters={"concurrency": streams}, axes=["concurrency"],
+        folder / (f"{streams}-{repeat}" if repeat > 1 else f"{streams}"), written.records(*counters), repeat=repeat,
+        parameters={"concurrency": streams}, axes=["concurrency"],
         headline=["latency_mean"],
         logs={"stdout.log": "hpcbench-records", "requests.jsonl": "hpcbench-records"},
     )  # fmt: skip
@@ -44,6 +45,16 @@ def test_a_server_that_takes_requests_one_after_another(tmp_path, figures, told)
     assert [case for case, _ in found] == ["16" if 16 in figures else "8"] * len(told)
     for (_, sentence), start in zip(found, told, strict=True):
         assert sentence.startswith(start)
+
+
+@pytest.mark.parametrize(("second", "told"), [(0.6, 0), (3.0, 1)])
+def test_repeats_are_held_against_each_other_by_their_mean(tmp_path, second, told):
+    """One repeat alone would be told of: 8 times the latency for no more requests a second."""
+    load(tmp_path / "r", 1, 0.5, 2.0)
+    load(tmp_path / "r", 1, 0.5, 2.0, repeat=2)
+    load(tmp_path / "r", 8, 4.0, 2.0)
+    load(tmp_path / "r", 8, second, 2.0, repeat=2)
+    assert [case for case, _ in serialised(parse(written.run(tmp_path / "r")))] == ["8"] * told
 
 
 def test_the_report_has_counts_and_percentiles(tmp_path):
