@@ -116,6 +116,17 @@ def test_phases_begin_and_end_for_each_process(batched):
     assert times == sorted(times)
 
 
+def test_the_rate_is_over_the_time_in_which_questions_were_computed(batched):
+    _, done = batched
+    spent = 0.0
+    for row in records(done, record="event", process=0):
+        if row["kind"] in ("prefill_end", "score_end"):
+            spent += row["time"]
+        elif row["kind"] in ("prefill_start", "score_start"):
+            spent -= row["time"]
+    assert records(done, name="questions_per_second")[0]["value"] == pytest.approx(COUNT / spent, rel=1e-3)
+
+
 def test_what_stands_before_all_questions_is_computed_once(batched):
     _, done = batched
     [given] = records(done, name="prompt_tokens")

@@ -56,7 +56,8 @@ class _Record:
         self._file, self._earlier, self._at_once, self._shots = file, earlier, at_once, shots
         self._answers: list[Mapping[str, Any]] = []
         self._new = 0
-        self._first = self._last = 0.0  # when scoring began and ended
+        self._began: dict[int, float] = {}  # when a process last began to compute
+        self._spans: list[tuple[float, float]] = []
         self._told: set[str] = set()
         self._peaks: list[int] = []
         self._sums: dict[str, int] = {}
@@ -86,10 +87,10 @@ class _Record:
                 emit("event", kind="note" if kind == "note" else "reuse", time=when, message=facts["message"])
             self._told.add(facts["message"])
         else:
-            if kind == "prefill_start" or (kind == "score_start" and not self._first):
-                self._first = self._first or when
-            if kind == "score_end":
-                self._last = max(self._last, when)
+            if kind in ("prefill_start", "score_start"):
+                self._began[process] = when
+            elif kind in ("prefill_end", "score_end"):
+                self._spans.append((self._began[process], when))
             emit("event", kind=kind, time=when, process=process)
 
     def _keep(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -100,9 +101,8 @@ class _Record:
 
     def finish(self) -> None:
         """Print what it all adds up to."""
-        if self._new and self._last > self._first:
-            rate = self._new / (self._last - self._first)
-            emit("counter", name="questions_per_second", value=rate, unit="questions/s")
+        if self._new and (seconds := _covered(self._spans)):
+            emit("counter", name="questions_per_second", value=self._new / seconds, unit="questions/s")
         emit("counter", name="processes", value=len(self._peaks), unit="")
         if self._peaks:
             emit("counter", name="max_memory", value=max(self._peaks), unit="B")
@@ -121,6 +121,15 @@ class _Record:
         for row in scores(self._answers):
             emit("eval", **row)
         emit("event", kind="finished", time=time.time())
+
+
+def _covered(spans: Sequence[tuple[float, float]]) -> float:
+    """Return for how long at least one span lasted."""
+    whole = end = 0.0
+    for first, last in sorted(spans):
+        whole += max(0.0, last - max(first, end))
+        end = max(end, last)
+    return whole
 
 
 def _earlier_note(count: int) -> str:
