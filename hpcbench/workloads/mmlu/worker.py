@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import re
 import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import questions
@@ -250,18 +253,25 @@ class _Phase:
 
 def _environment(model: Model, settings: Settings) -> dict[str, Any]:
     """Describe what computes."""
-    import platform
-
     import torch
     import transformers
 
-    name = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else platform.processor()
+    name = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else _cpu_name()
     return {
         "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
         "device": model.device.type, "device_name": name, "dtype": str(model.dtype).removeprefix("torch."),
         "threads": settings.threads, "family": model.model.config.model_type, "context": model.context,
         "parameters": sum(weight.numel() for weight in model.model.parameters()),
     }  # fmt: skip
+
+
+def _cpu_name() -> str:
+    """Return the model of the CPU; on Linux platform.processor() knows its architecture at best."""
+    try:
+        model = re.search(r"^model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)
+    except OSError:
+        model = None
+    return model[1] if model else platform.processor() or platform.machine()
 
 
 def _fail(message: str) -> NoReturn:
