@@ -132,7 +132,8 @@ def answers_by_case(metrics: Metrics) -> dict[Key, pd.DataFrame]:
     """
     found = {}
     for key, own in metrics.by_case(metrics.answers).items():
-        once = own.drop_duplicates(["subject", "number", "question"], keep="last")
+        named = (own["question"] != "") | own["number"].notna()  # of what has no name, nothing is the same
+        once = own[~named | ~own.duplicated(["subject", "number", "question"], keep="last")]
         found[key] = once.assign(nth=once.groupby("question").cumcount(), right=once["correct"] == 1)
     return found
 

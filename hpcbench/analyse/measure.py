@@ -30,7 +30,8 @@ _TIMES = ("ttft", "tpot", "latency", "server_ttft", "server_latency")
 _SINCE_START = frozenset({"mean_samples_per_second"})  # a mean already: its last value is that of the run
 _OF_TRAINING = frozenset({"training", "train", "validation", "test", "prediction"})
 _SCORES = ("acc", "accuracy", "exact_match", "exact_match,strict-match")
-_OF_A_PROGRAM = frozenset({"wall_time", "user_time", "system_time", "max_memory"})
+_TIMES_OF_A_PROGRAM = frozenset({"wall_time", "user_time", "system_time"})
+_OF_A_PROGRAM = _TIMES_OF_A_PROGRAM | {"max_memory"}
 # What the program says of itself comes first, then other logs, then what was measured around it all.
 _RANKS = {"hpcbench-records": 0, "hpcbench-exit": 2}
 
@@ -131,6 +132,7 @@ def _measure_counters(
     # "duration" is an epoch's; what load generators call so is as long as they were told
     names = frozenset(COLUMNS) - {"duration"}
     counters = metrics.counters[metrics.counters["name"].isin(names) & np.isfinite(metrics.counters["value"])]
+    counters = counters[~(counters["name"].isin(_TIMES_OF_A_PROGRAM) & counters["source"].isin(_resumed(metrics)))]
     columns = [name for name in PARTS if name in counters]
     requests = metrics.requests["source"].value_counts().to_dict()
     found: dict[Key, list[tuple[Any, Part]]] = {}
@@ -159,6 +161,14 @@ def _measure_counters(
             found_here.setdefault(part, {}).setdefault(name, value)
         for part, of_part in found_here.items():
             measured[key][part] = {**of_part, **measured[key].get(part, {})}
+
+
+def _resumed(metrics: Metrics) -> set[str]:
+    """Return the logs of cases whose answers are in part of attempts before: the time of the last is not theirs."""
+    owners, counters = metrics.owners(), metrics.counters
+    before = counters[(counters["name"] == "answers_before") & (counters["value"] > 0)]
+    cases = {owners[source] for source in before["source"]}
+    return {source for source, case in owners.items() if case in cases}
 
 
 def _measure_requests(

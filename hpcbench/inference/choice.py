@@ -37,11 +37,11 @@ def protocol(fields: Mapping[str, Any]) -> str:
 def chosen(asked: Asked, answer: Answer) -> dict[str, Any]:
     """Write what a record holds of an answer; an empty choice is wrong.
 
-    score_a to score_d: log-likelihood in nats of the likeliest token that is the letter, with or without a space before
-    it; left out where none is among those that the endpoint tells.
+    score_a to score_d: log-likelihood in nats of the likeliest token that is the letter; left out where none is among
+    those that the endpoint tells.
     """
     question = asked.question
-    told = {} if asked.protocol == WRITTEN else letters(answer.likely)
+    told = {} if asked.protocol == WRITTEN else letters(answer.likely, asked.protocol)
     choice = (
         letter(answer.text, question)
         if asked.protocol == WRITTEN
@@ -55,10 +55,17 @@ def chosen(asked: Asked, answer: Answer) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def letters(likely: Mapping[str, float]) -> dict[str, float]:
-    """Return letter → log-likelihood of the letters that are among the likeliest tokens, A before D."""
+def letters(likely: Mapping[str, float], protocol: str) -> dict[str, float]:
+    """Return letter → log-likelihood of the letters that are among the likeliest tokens, A before D.
+
+    Behind a text only a letter after a space is an answer, as in lm-evaluation-harness; where an endpoint tells of none
+    with its space, it does not write spaces, and the bare ones count.
+    """
     found: dict[str, float] = {}
     for token, value in likely.items():
         if (each := token.strip(_SPACES)) in set(LETTERS):
             found[each] = max(value, found.get(each, value))
+    spaced = {token: value for token, value in likely.items() if token[:1] in _SPACES and token.strip(_SPACES) in found}
+    if protocol == COMPLETIONS and spaced:
+        return letters(spaced, LIKELIEST)
     return {each: found[each] for each in LETTERS if each in found}

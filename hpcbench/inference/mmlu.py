@@ -9,7 +9,7 @@ from typing import Any
 
 from hpcbench.errors import SiteError, UsageError
 from hpcbench.inference.asker import asks
-from hpcbench.inference.choice import WRITTEN, letters, protocol
+from hpcbench.inference.choice import LIKELIEST, WRITTEN, letters, protocol
 from hpcbench.inference.negotiate import LIMITS, Accepted, RefusedError
 from hpcbench.inference.prompts import Prompt, varied
 from hpcbench.site import Endpoint
@@ -107,7 +107,7 @@ def _lacks(accepted: Accepted, wanted: str) -> str:
     likely = accepted.answer.likely
     if len(likely) < 2:  # the token that was sampled tells nothing of the others
         return _NONE_TOLD
-    return _NO_LETTER if wanted == "auto" and not letters(likely) else ""
+    return _NO_LETTER if wanted == "auto" and not letters(likely, LIKELIEST) else ""
 
 
 def records(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:

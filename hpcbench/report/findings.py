@@ -120,7 +120,7 @@ def _shared(metrics: Metrics, comparison: Comparison, of_rows: Sequence[Processe
             f"{point_name(each.row.point)}: {each.count} processes, {each.together:.1f} at once, needed "
             f"{_s(each.work)} of prefill and scoring between them, {each.work / base.work:.2f} times as much as "
             f"{point_name(base.row.point)} ({_s(base.work)}): they share the "
-            f"{'GPU' if id(each.row) in devices else 'cores'}, and on the clock it was {_s(each.working)} against "
+            f"{'machine' if id(each.row) in devices else 'cores'}, and on the clock it was {_s(each.working)} against "
             f"{_s(base.working)}{beside}"
         )
     return told

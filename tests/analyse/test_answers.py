@@ -52,6 +52,26 @@ def test_repeats_are_no_more_questions(tmp_path):
     assert (low, high) == (pytest.approx(0.3656, abs=1e-4), pytest.approx(0.5768, abs=1e-4))  # of 46, and of 48
 
 
+def test_answers_that_have_no_name_are_all_answers(tmp_path):
+    answers = [{"record": "answer", "subject": "art", "choice": "A", "correct": number % 2} for number in range(100)]
+    mode(tmp_path / "r", "sequential", [{**row, "answer": "A"} for row in answers])
+    [[each], found] = gathered(tmp_path / "r")
+    assert (each.total.count, each.total.corrects) == (100, (50,))
+    assert found == []
+
+
+def test_the_time_of_a_case_that_was_resumed_is_in_no_ratio(tmp_path):
+    answers = answered.answers("art", 200, 60)
+    answered.case(tmp_path / "r" / "1", 100.0, answers=answers, parameters={"mode": "sequential"})
+    before = answered.counters(answers_before=198, questions_per_second=9.0)
+    answered.case(tmp_path / "r" / "2", 5.0, before, answers=answers, parameters={"mode": "batched"})
+    [comparison] = compare(parse(written.run(tmp_path / "r", benchmark="mmlu")))
+    [resumed] = [row for row in comparison.rows if row.point["mode"] == "batched"]
+    assert resumed.ratio is None or math.isnan(resumed.ratio.speedup)
+    assert resumed.metrics["wall_time"].values == ()
+    assert resumed.metrics["questions_per_second"].values == (9.0,)
+
+
 def test_an_answer_that_could_not_be_read_is_wrong_and_counted(tmp_path):
     answers = [*answered.answers("ethics", 8, 4), answered.answer("ethics", 8, ""), answered.answer("ethics", 9, "")]
     mode(tmp_path / "r", "sequential", answers)

@@ -12,7 +12,7 @@ from toy import hpcbench
 import hpcbench as package
 from hpcbench import benchmark
 from hpcbench.analyse.summary import compare
-from hpcbench.inference.choice import COMPLETIONS, LIKELIEST, WRITTEN
+from hpcbench.inference.choice import COMPLETIONS, LIKELIEST, WRITTEN, letters
 from hpcbench.workloads.mmlu.prompts import put
 from hpcbench.workloads.mmlu.questions import read
 
@@ -93,7 +93,8 @@ def test_the_best_protocol_that_is_offered_is_taken(place, model, style, protoco
     assert {row["protocol"] for row in rows} == {protocol}
     assert {path for path, _ in asked} == {path}
     known = {name: value for name, value in rows[0].items() if name.startswith("score_")}
-    assert known == ({} if protocol == WRITTEN else B)
+    spaced = {name: value for name, value in B.items() if name != "score_c"}  # that of C has no space before it
+    assert known == {WRITTEN: {}, LIKELIEST: B, COMPLETIONS: spaced}[protocol]
     assert f"protocol: {protocol}" in said(place, "note")
     assert all("ttft" in row for row in rows) == stream
     assert {body["max_tokens"] for _, body in asked} == {16 if protocol == WRITTEN else 1}
@@ -118,6 +119,13 @@ def test_questions_are_those_of_the_local_benchmark_and_the_scores_add_up(place)
     assert found["", "acc_macro"]["value"] == 0.5
     assert found["", "acc"]["low"] < 0.5 < found["", "acc"]["high"]
     assert counter(place, "unparsed") == 0
+
+
+def test_behind_a_text_a_letter_has_a_space_before_it_unless_none_has():
+    likely = {"A": -1.0, " B": -1.5, "\u0120A": -4.0, "B": -9.0}
+    assert letters(likely, COMPLETIONS) == {"A": -4.0, "B": -1.5}
+    assert letters(likely, LIKELIEST) == {"A": -1.0, "B": -1.5}
+    assert letters({"A": -1.0, "B": -2.0, " the": -0.5}, COMPLETIONS) == {"A": -1.0, "B": -2.0}
 
 
 def test_the_warm_up_asks_none_of_the_questions(place):

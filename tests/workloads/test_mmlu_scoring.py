@@ -9,7 +9,8 @@ transformers = pytest.importorskip("transformers", reason="scoring needs transfo
 
 from workloads import tiny_models  # noqa: E402
 
-from hpcbench.workloads.mmlu.scoring import Asked, Scorer, TooLargeError, UnfitError, common  # noqa: E402
+from hpcbench.workloads.mmlu.attention import UnfitError  # noqa: E402
+from hpcbench.workloads.mmlu.scoring import Asked, Scorer, TooLargeError, common  # noqa: E402
 
 CLOSE = 2e-5  # nats, in float32
 
@@ -123,8 +124,9 @@ def test_the_common_beginning_leaves_each_question_a_token():
 def test_a_header_is_computed_once_and_not_kept_from_the_subject_before(load):
     model = load("LlamaConfig")
     scorer, first, second = Scorer(model, 0, print), questions(seed=1), questions(seed=2)
-    assert scorer.prefill(first[0].context[:40]) == 40
-    assert scorer.prefill(first[0].context[:40]) == 0
+    for _ in range(2):
+        scorer.prefill(first[0].context[:40])
+    assert scorer.computed == 40
     check(scored(scorer, first), model, first)
     check(scored(scorer, second), model, second)
 
@@ -166,8 +168,52 @@ def test_out_of_memory_a_batch_is_halved_and_nothing_is_lost(load, monkeypatch, 
     monkeypatch.setattr(model, "forward", forward)
     found = scored(scorer, asked, how, 40)
     monkeypatch.undo()
-    assert told == [4, 2]
+    assert told == ["4 questions", "2 questions"]
     check(found, model, asked)
+
+
+def test_out_of_memory_a_batch_of_its_own_choice_is_halved_by_its_tokens(load, monkeypatch):
+    model, asked, told = load("LlamaConfig"), questions(count=8), []
+    scorer, right = Scorer(model, 0, told.append), model.forward
+    most = 150
+
+    def forward(*arguments, **options):
+        if options["input_ids"].numel() > most:
+            raise MemoryError
+        return right(*arguments, **options)
+
+    monkeypatch.setattr(model, "forward", forward)
+    found = scored(scorer, asked, "whole")
+    batches = [sum(batch.tokens) for batch in scorer.whole(asked)]
+    monkeypatch.undo()
+    assert told
+    assert all(each.endswith(" tokens") for each in told)
+    assert len(batches) < len(asked)
+    check(found, model, asked)
+
+
+def test_memory_that_does_not_hold_the_header_ends_it(load, monkeypatch):
+    model = load("LlamaConfig")
+    monkeypatch.setattr(model, "forward", lambda *_, **__: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(TooLargeError, match="the 40 tokens before the questions"):
+        Scorer(model, 0, print).prefill(questions()[0].context[:40])
+
+
+def test_by_itself_a_batch_holds_many_questions_and_what_is_computed_is_counted(load):
+    model, asked = load("LlamaConfig"), questions(count=8)
+    scorer = Scorer(model, 0, print)
+    scored(scorer, asked)
+    own = sum(len(each.context) - 40 for each in asked)
+    assert scorer.computed == 40 + own
+    assert len(list(scorer.with_header(asked))) == 1
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_positions_that_depend_on_the_length_are_not_believed(load, monkeypatch, kind):
+    model = load("LlamaConfig")
+    monkeypatch.setattr(model.config, "rope_parameters", {"rope_type": kind, "rope_theta": 1e4})
+    with pytest.raises(UnfitError, match=f"depend on the length of what is computed .{kind}."):
+        Scorer(model, 0, print).prefill((1, 2, 3))
 
 
 def test_memory_that_does_not_hold_one_question_ends_it(load, monkeypatch):

@@ -15,15 +15,17 @@ FAMILIES = {  # class of the configuration: what makes it one of its family
     "GPTNeoXConfig": {"rotary_pct": 0.25},
     "MistralConfig": {"num_key_value_heads": 2, "sliding_window": 24},
     "GPT2Config": {"n_embd": 32, "n_layer": 2, "n_head": 4},
-    "Gemma2Config": {
-        "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 24,
-        "layer_types": ["sliding_attention", "full_attention"],
+    "Qwen3Config": {  # a layer that sees all, and one that sees a window
+        "num_key_value_heads": 2, "head_dim": 8, "use_sliding_window": True, "sliding_window": 24,
+        "max_window_layers": 1,
     },
-    "Qwen3Config": {"num_key_value_heads": 2, "head_dim": 8},
     "PhiConfig": {},
 }  # fmt: skip
-# of these the attention goes by a token's place in its row, not by its position: they take whole prompts alone
-UNFIT = {"BloomConfig": {"n_layer": 2, "n_head": 4}, "MptConfig": {"n_layers": 2, "n_heads": 4, "d_model": 32}}
+UNFIT = {  # the attention goes by a token's place in its row, not by its position; of Gemma 2 its logits are capped
+    "BloomConfig": {"n_layer": 2, "n_head": 4},
+    "MptConfig": {"n_layers": 2, "n_heads": 4, "d_model": 32},
+    "Gemma2Config": {"num_key_value_heads": 2, "head_dim": 8},
+}
 TEMPLATE = "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}<assistant>"
 
 

@@ -18,6 +18,7 @@ from .scores import scores
 from .worker import PROTOCOL
 
 ANSWERS = "answers.jsonl"
+_Name = tuple[str, int, str]  # of a question: its subject, its number there, its prompt
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -27,11 +28,13 @@ def main(arguments: Sequence[str]) -> int:
         names = questions.names(options.data, options.subjects)
     except DataError as error:
         _fail(str(error))
-    planned = processes.layout(options.mode, names, options.processes)
+    planned = processes.layout(options.mode, names, options.processes, options.device)
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = max(1, usable // planned.at_once) if options.share_cores == "true" else usable
     earlier = dict(_earlier())
     with Path(ANSWERS).open("w", encoding="utf-8") as file:
+        for note in _partial(options.subjects, names):
+            emit("event", kind="note", time=time.time(), message=note)
         record = _Record(file, earlier, planned.at_once, options.shots)
         settings = {
             "model": options.model, "data": options.data, "shots": options.shots, "batch": options.batch,
@@ -42,8 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         try:
             processes.run(planned, settings, threads, record.take)
         except processes.ProcessError as error:
-            if str(error):
-                print(f"mmlu: error: {error}", file=sys.stderr)
+            print(f"mmlu: error: {error}", file=sys.stderr)
             return error.status
     record.finish()
     return 0
@@ -52,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
 class _Record:
     """Turns what the processes say into records: answers go into their file, the rest to standard output."""
 
-    def __init__(self, file: IO[str], earlier: Mapping[str, Mapping[str, Any]], at_once: int, shots: int) -> None:
+    def __init__(self, file: IO[str], earlier: Mapping[_Name, Mapping[str, Any]], at_once: int, shots: int) -> None:
         self._file, self._earlier, self._at_once, self._shots = file, earlier, at_once, shots
         self._answers: list[Mapping[str, Any]] = []
         self._new = 0
@@ -60,6 +62,7 @@ class _Record:
         self._spans: list[tuple[float, float]] = []
         self._told: set[str] = set()
         self._peaks: list[int] = []
+        self._device_peak = 0
         self._sums: dict[str, int] = {}
 
     def take(self, process: int, message: Mapping[str, Any]) -> None:
@@ -71,11 +74,13 @@ class _Record:
             own = {"process": process, "protocol": PROTOCOL}
             self._keep({"record": "answer", "task": "mmlu", **row, **own} for row in facts["rows"])
         elif kind == "kept":
-            self._keep(self._earlier[prompt] for prompt in facts["prompts"])
+            self._keep(self._earlier[tuple(name)] for name in facts["names"])
         elif kind == "counters":
             for name, value in facts.items():
                 if name == "max_memory":
                     self._peaks.append(value)
+                elif name == "max_device_memory":
+                    self._device_peak = max(self._device_peak, value)
                 else:
                     self._sums[name] = self._sums.get(name, 0) + value
         elif kind == "environment":
@@ -108,19 +113,37 @@ class _Record:
             emit("counter", name="max_memory", value=max(self._peaks), unit="B")
             together = sum(sorted(self._peaks)[-self._at_once :])
             emit("counter", name="processes_memory", value=together, unit="B")
+        if self._device_peak:
+            emit("counter", name="max_device_memory", value=self._device_peak, unit="B")
         for name, value in self._sums.items():
-            emit("counter", name=name, value=value, unit="B" if name.endswith("memory") else "tokens")
-        if len(self._answers) > self._new:
-            emit("event", kind="note", message=_earlier_note(len(self._answers) - self._new))
-        if short := sum(bool(row["cut"]) for row in self._answers):
-            emit("event", kind="note", message=f"{short} of {len(self._answers)} prompts were longer than the context: "
-                 "their beginnings were left out")  # fmt: skip
-        if fewer := sum(row["shots"] < self._shots for row in self._answers):
-            emit("event", kind="note", message=f"{fewer} of {len(self._answers)} prompts were longer than the context: "
-                 "they have fewer shots")  # fmt: skip
+            emit("counter", name=name, value=value, unit="tokens")
+        if before := len(self._answers) - self._new:
+            emit("counter", name="answers_before", value=before, unit="")
+        for note in self._notes(before):
+            emit("event", kind="note", time=time.time(), message=note)
         for row in scores(self._answers):
             emit("eval", **row)
         emit("event", kind="finished", time=time.time())
+
+    def _notes(self, before: int) -> Iterator[str]:
+        count = len(self._answers)
+        if before:
+            yield f"{before} answers are of attempts before: what is said of times and memory is not of them"
+        fewer = sum(row["shots"] < self._shots for row in self._answers)
+        cut = sum(bool(row["cut"]) for row in self._answers) - fewer
+        if fewer:
+            yield f"{fewer} of {count} prompts were longer than the context: they have fewer shots"
+        if cut:
+            yield f"{cut} of {count} prompts were longer than the context: their beginnings were left out"
+
+
+def _partial(subjects: str, names: Sequence[str]) -> Iterator[str]:
+    """Tell of the groups that are asked for and not whole."""
+    for word in (each.strip() for each in subjects.split(",")):
+        whole = questions.GROUPS.get(word, ())
+        there = sum(name in names for name in whole)
+        if there < len(whole):
+            yield f"{there} of the {len(whole)} subjects of {word} are in the data"
 
 
 def _covered(spans: Sequence[tuple[float, float]]) -> float:
@@ -132,19 +155,15 @@ def _covered(spans: Sequence[tuple[float, float]]) -> float:
     return whole
 
 
-def _earlier_note(count: int) -> str:
-    return f"{count} answers are of attempts before: what is said of times and memory is not of them"
-
-
-def _earlier() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the answers of attempts before this one by their prompts; a line that a crash cut short is left out."""
+def _earlier() -> Iterator[tuple[_Name, dict[str, Any]]]:
+    """Yield the answers of attempts before this one; a line that a crash cut short is left out."""
     for file in sorted(Path().glob(f"attempt-*/{ANSWERS}")):
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 row = json.loads(line)
-                if {"subject", "question", "choice", "correct", "shots", "cut"} <= row.keys():
-                    yield str(row["prompt"]), row
-            except (ValueError, LookupError, AttributeError):
+                if {"question", "choice", "correct", "shots", "cut"} <= row.keys():
+                    yield (str(row["subject"]), int(row["number"]), str(row["prompt"])), row
+            except (ValueError, LookupError, TypeError, AttributeError):
                 continue
 
 

@@ -31,13 +31,13 @@ class Layout:
     queue: tuple[Part, ...] = ()
 
 
-def layout(mode: Mode, subjects: Sequence[str], processes: int) -> Layout:
+def layout(mode: Mode, subjects: Sequence[str], processes: int, device: str = "auto") -> Layout:
     """Lay out the subjects; `processes` 0 is one a subject in the mode parallel, and one a GPU or two of replicas."""
     whole = tuple((subject, 0, 1) for subject in subjects)
     if mode == "batched":
         return Layout((whole,), 1)
     if mode == "replicas":
-        count = processes or max(2, _gpus())
+        count = processes or max(2, 0 if device == "cpu" else _gpus())
         pieces = -(-_PARTS * count // len(subjects))
         parts = tuple((subject, piece, pieces) for subject in subjects for piece in range(pieces))
         return Layout(((),) * count, count, parts)
@@ -60,13 +60,15 @@ def run(
     waiting = deque(enumerate(planned.processes))
     queue = deque(planned.queue)
     running: dict[IO[bytes], _Process] = {}
+    places = list(range(planned.at_once))  # that are free, the first one last
+    places.reverse()
     with selectors.DefaultSelector() as ready:
         try:
             while waiting or running:
                 while waiting and len(running) < planned.at_once:
                     number, parts = waiting.popleft()
                     took(number, {"kind": "import_start", "time": time.time()})
-                    process = _Process(number, parts, settings, threads, queue)
+                    process = _Process(number, places.pop(), parts, settings, threads, queue)
                     running[process.said] = process
                     ready.register(process.said, selectors.EVENT_READ, process)
                 for key, _ in ready.select():
@@ -76,6 +78,7 @@ def run(
                     if process.ended:
                         ready.unregister(process.said)
                         del running[process.said]
+                        places.append(process.place)
                         process.close()
                         took(process.number, {"kind": "process_end", "time": time.time()})
         finally:
@@ -87,16 +90,23 @@ class _Process:
     """A process that works: it gets a part when it says that it is ready."""
 
     def __init__(
-        self, number: int, parts: Sequence[Part], settings: Mapping[str, Any], threads: int, queue: deque[Part]
+        self,
+        number: int,
+        place: int,
+        parts: Sequence[Part],
+        settings: Mapping[str, Any],
+        threads: int,
+        queue: deque[Part],
     ) -> None:
-        self.number, self.ended = number, False
+        self.number, self.place, self.ended = number, place, False
         self._parts = deque(parts) if parts else queue
         self._rest = b""
         own = tuple(subject for subject, *_ in parts) or tuple(dict.fromkeys(subject for subject, *_ in queue))
         self._subjects = own
-        told = Settings(**settings, process=number, subjects=own, ahead=bool(parts), threads=threads)
-        # OpenMP and MKL read these once, when torch loads them
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        told = Settings(**settings, process=number, place=place, subjects=own, ahead=bool(parts), threads=threads)
+        # OpenMP, MKL and the tokenizers' Rayon read these once, when they are loaded
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+        environment = {**os.environ, **dict.fromkeys(names, str(threads))}
         self._child = subprocess.Popen(
             [sys.executable, "-B", "-m", f"{__package__}.worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
@@ -120,6 +130,8 @@ class _Process:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             message = json.loads(line)
+            if message["kind"] == "failed":
+                raise ProcessError(message["message"], message["status"])
             if message["kind"] != "ready":
                 yield message
             elif self._parts:
@@ -136,7 +148,7 @@ class _Process:
             name = signal.Signals(-status).name
             raise ProcessError(f"process {self.number} ({self._names()}) was ended by {name}")
         if status:
-            raise ProcessError("" if status == 2 else f"process {self.number} ({self._names()}) failed", status)
+            raise ProcessError(f"process {self.number} ({self._names()}) failed with status {status}")
 
     def _names(self) -> str:
         return ", ".join(self._subjects[:3]) + (" and others" if len(self._subjects) > 3 else "")
@@ -150,9 +162,10 @@ class _Process:
 def _gpus() -> int:
     """Return how many GPUs this process may use, as far as the driver's own tool says."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return len([each for each in visible.split(",") if each.strip()])
+        return len([each for each in visible.split(",") if each.strip() not in ("", "-1")])
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return 0
-    return len(listed.stdout.splitlines()) if listed.returncode == 0 else 0
+    # the parts of a GPU that is divided stand indented below it
+    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines()) if listed.returncode == 0 else 0

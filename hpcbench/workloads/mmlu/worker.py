@@ -6,6 +6,7 @@ It is told by lines of JSON on its standard input, and tells by lines of JSON on
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import re
@@ -25,17 +26,19 @@ if TYPE_CHECKING:
     from .scoring import Scorer
 
 PROTOCOL = "log-likelihood"
+_LONGER = 1.25  # times as long as the prompts with which a model was tried: those are tried, too
 
 
 @dataclass(frozen=True)
 class Settings:
     """What a process is told at its start.
 
-    `ahead` is whether all subjects are surely its own, and so cut into tokens before it says that it is ready. `done`
-    are the prompts that need no answer, by their ids.
+    `place` is which GPU it takes, where there are several. `ahead` is whether all subjects are surely its own, and so
+    cut into tokens before it says that it is ready. `done` are questions that need no answer: subject, number, prompt.
     """
 
     process: int
+    place: int
     model: str
     data: str
     subjects: tuple[str, ...]
@@ -49,7 +52,7 @@ class Settings:
     seed: int
     reuse: bool
     threads: int
-    done: tuple[str, ...]
+    done: tuple[tuple[str, int, str], ...]
 
 
 def main() -> None:
@@ -64,7 +67,7 @@ def main() -> None:
             )  # fmt: skip
         _work(tell, settings, {subject.name: subject for subject in subjects})
     except DataError as error:
-        _fail(str(error))
+        tell.failed(str(error))
 
 
 def _work(tell: _Teller, settings: Settings, subjects: dict[str, Subject]) -> None:
@@ -78,22 +81,26 @@ def _work(tell: _Teller, settings: Settings, subjects: dict[str, Subject]) -> No
     torch.manual_seed(settings.seed)
     try:
         with tell.phase("model"):
-            model = models.load(settings.model, settings.dtype, settings.device, settings.process)
-        tell("environment", **_environment(model, settings))
-        scorer = Scorer(model.model, settings.batch, lambda size: tell("note", message=_halved(size)))
+            model = models.load(settings.model, settings.dtype, settings.device, settings.place)
+        tell("environment", **_environment(model))
+        scorer = Scorer(
+            model.model, settings.batch, lambda size: tell("note", message=f"out of memory: {size} at most")
+        )
         run = _Run(tell, settings, subjects, model, scorer)
         tell("ready")
         for line in sys.stdin:
             run.part(*json.loads(line))
             tell("ready")
     except models.ModelError as error:
-        _fail(str(error))
+        tell.failed(str(error))
     except TooLargeError as error:
-        _fail(f"out of memory: it does not hold {error}")
+        tell.failed(f"out of memory: it does not hold {error}", 1)
+    except _NotANumberError as error:
+        tell.failed(f"{error}: does the model hold such weights, or is its type too narrow?", 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     tell("counters", max_memory=peak, **run.counts())
     if model.device.type == "cuda":
-        tell("counters", max_device_memory=torch.cuda.max_memory_allocated())
+        tell("counters", max_device_memory=torch.cuda.max_memory_allocated(model.device))
     sys.stderr.flush()
     os._exit(0)  # all is told: taking apart what torch has built takes longer than a small model's questions
 
@@ -106,16 +113,16 @@ class _Run:
     ) -> None:
         self._tell, self._settings, self._subjects, self._model, self._scorer = tell, settings, subjects, model, scorer
         self._encoded: dict[str, list[Encoded]] = {}
-        self._done = frozenset(settings.done)
-        self._reuse, self._checked = settings.reuse, False
-        self._given = self._computed = 0  # tokens of prompts, and those that went through the model
+        self._done = frozenset(tuple(each) for each in settings.done)
+        self._reuse, self._tried = settings.reuse, 0  # and how long the prompts were with which that was tried
+        self._given = 0  # tokens of prompts
         if settings.ahead:
             for name in subjects:
                 self._encode(name)
 
     def counts(self) -> dict[str, int]:
         """Return how many tokens the prompts had, and how many were computed."""
-        return {"prompt_tokens": self._given, "computed_tokens": self._computed}
+        return {"prompt_tokens": self._given, "computed_tokens": self._scorer.computed}
 
     def part(self, name: str, which: int, count: int) -> None:
         """Answer one of `count` parts of a subject."""
@@ -123,8 +130,8 @@ class _Run:
 
         whole = self._encode(name)
         mine = whole[len(whole) * which // count : len(whole) * (which + 1) // count]
-        left = [each for each in mine if each.prompt.id not in self._done]
-        self._tell("kept", prompts=[each.prompt.id for each in mine if each.prompt.id in self._done])
+        left = [each for each in mine if _name(each) not in self._done]
+        self._tell("kept", names=[_name(each) for each in mine if _name(each) in self._done])
         full = [each.asked for each in whole if self._is_full(each)]
         header = full[0].context[: common(full)] if full else ()
         self._answer([each for each in left if self._is_full(each)], header)
@@ -157,38 +164,43 @@ class _Run:
 
     def _fits(self, left: Sequence[Encoded], header: tuple[int, ...]) -> bool:
         """Compute the header; tells whether the model takes the questions without it."""
-        from .scoring import UnfitError
+        from .attention import UnfitError
 
+        longest = max(len(each.asked.context) for each in left)
         try:
             with self._tell.phase("prefill"):
-                self._computed += self._scorer.prefill(header)
-            if not self._checked:
+                self._scorer.prefill(header)
+            if longest > _LONGER * self._tried:
                 with self._tell.phase("score"):
-                    self._check(left)
+                    self._try(left)
+                self._tried = longest
         except UnfitError as error:
             self._tell("note", message=f"the common beginning of prompts is NOT reused, which takes longer: {error}")
             return False
         else:
             return True
 
-    def _check(self, left: Sequence[Encoded]) -> None:
+    def _try(self, left: Sequence[Encoded]) -> None:
         """Hold reused against whole on the shortest and the longest question; raises `UnfitError` where they differ."""
-        from .scoring import BOUNDS, UnfitError
+        from .attention import UnfitError
+        from .scoring import BOUNDS
 
         ordered = sorted(left, key=lambda each: len(each.asked.context))
         sample = [each.asked for each in dict.fromkeys((ordered[0], ordered[-1]))]
         found = _in_order(self._scorer.with_header(sample))
-        right = [scores for each in sample for scores in _in_order(self._scorer.whole([each]))]
+        right = _in_order(self._scorer.whole(sample))
         bound = BOUNDS.get(self._model.dtype, 1e-3)
-        most = max(abs(a - b) for one, other in zip(found, right, strict=True) for a, b in zip(one, other, strict=True))
+        pairs = [pair for one, other in zip(found, right, strict=True) for pair in zip(one, other, strict=True)]
+        if not all(math.isfinite(here) and math.isfinite(there) for here, there in pairs):
+            raise UnfitError("a log-likelihood is not a number")
+        most = max(abs(here - there) for here, there in pairs)
         told = f"on {len(sample)} questions the log-likelihoods differ by up to {most:.2g} from those of whole prompts"
-        if not most <= bound:  # also where it is not a number
+        if most > bound:
             raise UnfitError(f"{told}, and {bound:g} is allowed")
         for one, other in zip(found, right, strict=True):
             best, second = sorted(other)[:-3:-1]
-            if _best(one) != _best(other) and best - second > 2 * most:
-                raise UnfitError("the likeliest choice is another")
-        self._checked = True
+            if best_of(one) != best_of(other) and best - second > most:
+                raise UnfitError(f"{told}, and the likeliest choice is another")
         self._tell("check", message=f"the common beginning of prompts is computed once: {told} ({bound:g} is allowed)")
 
     def _hand_over(self, answered: Sequence[Encoded], batch: Any) -> None:
@@ -196,8 +208,12 @@ class _Run:
         rows = []
         for each, scores, tokens in zip(answered, batch.scores, batch.tokens, strict=True):
             self._given += len(each.asked.context)
-            self._computed += tokens
-            question, choice = each.prompt.question, _best(scores)
+            question = each.prompt.question
+            if not all(map(math.isfinite, scores)):
+                raise _NotANumberError(
+                    f"{question.subject}, question {question.number}: a log-likelihood is not a number"
+                )
+            choice = best_of(scores)
             rows.append({
                 "subject": question.subject, "number": question.number, "question": question.id,
                 "prompt": each.prompt.id, "choice": LETTERS[choice], "answer": LETTERS[question.answer],
@@ -213,13 +229,18 @@ def _in_order(batches: Iterator[Any]) -> list[tuple[float, ...]]:
     return [found[place] for place in sorted(found)]
 
 
-def _best(scores: Sequence[float]) -> int:
+def best_of(scores: Sequence[float]) -> int:
     """Return the likeliest choice; of equal ones the first, as lm-evaluation-harness does."""
     return max(range(len(scores)), key=lambda place: (scores[place], -place))
 
 
-def _halved(size: int) -> str:
-    return f"out of memory: from then on no more than {size} questions at a time"
+def _name(each: Encoded) -> tuple[str, int, str]:
+    """Return what tells a question from all others: two of a subject may be the same in every word."""
+    return each.prompt.question.subject, each.prompt.question.number, each.prompt.id
+
+
+class _NotANumberError(Exception):
+    """A model computes NaN or infinity."""
 
 
 class _Teller:
@@ -234,6 +255,11 @@ class _Teller:
         self._out.write(json.dumps({"kind": kind, "time": time.time(), **facts}) + "\n")
         self._out.flush()
 
+    def failed(self, message: str, status: int = 2) -> NoReturn:
+        """Tell why this process ends before its time, with the status that the program should end with."""
+        self("failed", message=" ".join(message.split()), status=status)
+        raise SystemExit(status)
+
     def phase(self, word: str) -> _Phase:
         """Tell when a phase begins and ends."""
         return _Phase(self, word)
@@ -246,12 +272,11 @@ class _Phase:
     def __enter__(self) -> None:
         self._tell(f"{self._word}_start")
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self._tell(f"{self._word}_end")
+    def __exit__(self, *_: object) -> None:
+        self._tell(f"{self._word}_end")
 
 
-def _environment(model: Model, settings: Settings) -> dict[str, Any]:
+def _environment(model: Model) -> dict[str, Any]:
     """Describe what computes."""
     import torch
     import transformers
@@ -260,7 +285,7 @@ def _environment(model: Model, settings: Settings) -> dict[str, Any]:
     return {
         "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
         "device": model.device.type, "device_name": name, "dtype": str(model.dtype).removeprefix("torch."),
-        "threads": settings.threads, "family": model.model.config.model_type, "context": model.context,
+        "threads": torch.get_num_threads(), "family": model.model.config.model_type, "context": model.context,
         "parameters": sum(weight.numel() for weight in model.model.parameters()),
     }  # fmt: skip
 
@@ -272,11 +297,6 @@ def _cpu_name() -> str:
     except OSError:
         model = None
     return model[1] if model else platform.processor() or platform.machine()
-
-
-def _fail(message: str) -> NoReturn:
-    print("mmlu: error:", *message.split(), file=sys.stderr)
-    raise SystemExit(2)
 
 
 if __name__ == "__main__":
