@@ -52,7 +52,7 @@ def main(model: str, data: str, subjects: str, shots: str, batch: str, limit: st
         lm = HFLM(pretrained=model, dtype="float32", device="cpu", batch_size=batch)
         loaded = time.time()
         spent = []
-        right = lm.loglikelihood
+        right = lm._loglikelihood_tokens  # tokenising is before it, as it is before the scoring of the other
 
         def timed(*arguments: object, **options: object) -> object:
             began = time.time()
@@ -60,7 +60,7 @@ def main(model: str, data: str, subjects: str, shots: str, batch: str, limit: st
             spent.append(time.time() - began)
             return found
 
-        lm.loglikelihood = timed
+        lm._loglikelihood_tokens = timed
         report = lm_eval.simple_evaluate(
             model=lm, tasks=[f"local_{name}" for name in names], task_manager=TaskManager(include_path=folder),
             log_samples=True, bootstrap_iters=0, num_fewshot=int(shots), limit=int(limit) or None,

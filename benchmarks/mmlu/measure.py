@@ -45,7 +45,7 @@ def hpcbench(
             f"--shots={shots}", f"--limit={limit}", "--dtype=float32", *options,
         ]  # fmt: skip
         began = time.monotonic()
-        done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=True)
+        done = _run(argv, cwd=folder)
         whole = time.monotonic() - began
         rows = [json.loads(line) for line in done.stdout.splitlines()]
         scores: dict[str, list[list[float]]] = {name: [] for name in subjects.split(",")}
@@ -70,12 +70,17 @@ def harness(
         argv = [python, str(HERE / "harness.py"), str(model), str(data), subjects, str(shots), batch, str(limit)]
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         began = time.monotonic()
-        done = subprocess.run(
-            [*argv, threads, str(output)], capture_output=True, text=True, check=True, env=environment
-        )
+        done = _run([*argv, threads, str(output)], env=environment)
         whole = time.monotonic() - began
         told = json.loads(done.stdout.splitlines()[-1])
         return Took(told["scoring"], whole, told["peak"], json.loads(output.read_text()))
+
+
+def _run(argv: Sequence[str], **options: object) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, **options)
+    if done.returncode:
+        sys.exit(f"{argv[1]} ended with status {done.returncode}:\n{done.stderr[-2000:]}")
+    return done
 
 
 def warm(model: Path) -> None:
@@ -86,17 +91,19 @@ def warm(model: Path) -> None:
 
 def compare(ours: Took, theirs: Took) -> str:
     """Hold predictions and log-likelihoods against each other; ties are where two choices are equally likely."""
-    count = other = ties = 0
+    count = other = 0
+    ties: list[str] = []
     most = 0.0
     for subject, rows in theirs.scores.items():
-        for one, two in zip(ours.scores[subject], rows, strict=True):
+        for number, (one, two) in enumerate(zip(ours.scores[subject], rows, strict=True)):
             count += 1
             most = max(most, *(abs(a - b) for a, b in zip(one, two, strict=True)))
             best, second = sorted(two)[:-3:-1]
             if one.index(max(one)) != two.index(max(two)):
                 other += 1
-                ties += best - second < 1e-5
-    return f"{count - other} of {count} predictions the same ({ties} ties), log-likelihoods within {most:.1e}"
+                ties += [f"{subject} {number}"] if best - second < 1e-5 else []
+    named = f" ({', '.join(ties)}: ties)" if ties else ""
+    return f"{count - other} of {count} predictions the same{named}, log-likelihoods within {most:.1e}"
 
 
 def matmul_rate() -> float:
@@ -147,6 +154,15 @@ def floor(model: Path, data: Path, subjects: str) -> tuple[int, float]:
     return len(seen), flops
 
 
+def _best_batch(python: str, model: Path, data: Path, subjects: str) -> str:
+    """Return the batch size at which lm_eval is fastest on a part of the questions."""
+    warm(model)
+    pilot = {batch: harness(python, model, data, subjects, batch=batch, limit=16).scoring for batch in BATCHES}
+    told = ", ".join(f"batch {batch} {took:.1f} s" for batch, took in pilot.items())
+    print(f"lm_eval, 16 questions of each subject: {told}", flush=True)
+    return min(pilot, key=pilot.__getitem__)
+
+
 def main() -> None:
     """Print the tables of README.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -154,6 +170,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, type=Path, help="folder of CSV files with a head")
     parser.add_argument("--subjects", default="abstract_algebra,astronomy,business_ethics")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", help="of lm_eval; without it the best for a part of the questions is found")
     parser.add_argument("--same", action="store_true", help="whether the answers are the same, of small models")
     options = parser.parse_args()
     sys.path.insert(0, str(HERE))
@@ -169,14 +186,7 @@ def main() -> None:
                 print(f"| {name} | {shots} | {compare(ours, theirs)} |", flush=True)
         return
     model = models.write(MODELS, "llama-110M", options.data)
-    pilot = {
-        batch: harness(options.peers, model, options.data, options.subjects, batch=batch, limit=16).scoring
-        for batch in BATCHES
-    }
-    best = min(pilot, key=pilot.__getitem__)
-    print(
-        "lm_eval, 48 questions:", ", ".join(f"batch {batch} {took:.1f} s" for batch, took in pilot.items()), flush=True
-    )
+    best = options.batch or _best_batch(options.peers, model, options.data, options.subjects)
     distinct, flops = floor(model, options.data, options.subjects)
     ours, theirs, rates = [], [], []
     for _ in range(options.rounds):
