@@ -22,7 +22,9 @@ def test_commands_and_options_that_a_page_names_exist(page):
     for line in re.findall(rf"hpcbench ((?:{'|'.join(main.commands)})\b[^`\n]*)", page.read_text()):
         command = main.commands[line.split()[0]]
         named = re.search(r"--benchmark (\w+)", line)
-        parameters = benchmark.load(named[1] if named else "gpt2").parameters
+        loaded = benchmark.load(named[1] if named else "gpt2")
+        forms = [loaded, *([benchmark.load(loaded.at_endpoints)] if loaded.at_endpoints else [])]
+        parameters = {name for form in forms for name in form.parameters}
         known = {option for each in command.params for option in each.opts} | {"--help"}
         known |= {f"--{name.replace('_', '-')}" for name in parameters}
         assert set(re.findall(r"(?<!\S)--[a-z-]+", line.split("#")[0])) <= known, line

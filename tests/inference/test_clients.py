@@ -1,6 +1,7 @@
 """Several clients share a load: together they do what one would, and lose nothing when one of them goes."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from itertools import chain
+from pathlib import Path
 
 import faults
 import pytest
@@ -66,7 +68,11 @@ def counters(folder) -> dict[str, float]:
 def further(folder) -> list[int]:
     """Return the process ids of the clients beside the first."""
     listed = subprocess.run(["pgrep", "-f", "hpcbench.inference.further"], capture_output=True, text=True, check=False)
-    return [int(pid) for pid in listed.stdout.split() if os.path.realpath(f"/proc/{pid}/cwd") == str(folder.resolve())]
+    found = []
+    for pid in map(int, listed.stdout.split()):
+        with contextlib.suppress(FileNotFoundError):  # it has just ended
+            found += [pid] if Path(f"/proc/{pid}/cwd").readlink() == folder.resolve() else []
+    return found
 
 
 def test_all_clients_together_send_each_request_once_and_keep_all_streams_full(tmp_path):

@@ -159,9 +159,8 @@ def test_a_question_takes_the_part_of_its_batch_that_its_tokens_are(batched):
 
 def test_work_is_laid_out_by_the_mode():
     names = ["art", "law", "music"]
-    whole = tuple((name, 0, 1) for name in names)
-    assert layout("batched", names, 0).processes == (whole,)
-    apart = tuple((part,) for part in whole)
+    assert layout("batched", names, 0).processes == (("art", "law", "music"),)
+    apart = (("art",), ("law",), ("music",))
     for mode, at_once in (("sequential", 1), ("parallel", 2)):
         found = layout(mode, names, 2)
         assert (found.processes, found.at_once) == (apart, at_once)

@@ -24,24 +24,23 @@ _PARTS = 4  # of the work of a replica: the last one to end makes the others wai
 
 @dataclass(frozen=True)
 class Layout:
-    """How the work is laid out: each process gets its parts, or, where `queue` holds some, the next when it is free."""
+    """How the work is laid out: each process has subjects of its own, or takes what is next in the queue when free."""
 
-    processes: tuple[tuple[Part, ...], ...]
+    processes: tuple[tuple[str, ...], ...]
     at_once: int
     queue: tuple[Part, ...] = ()
 
 
 def layout(mode: Mode, subjects: Sequence[str], processes: int, device: str = "auto") -> Layout:
     """Lay out the subjects; `processes` 0 is one a subject in the mode parallel, and one a GPU or two of replicas."""
-    whole = tuple((subject, 0, 1) for subject in subjects)
     if mode == "batched":
-        return Layout((whole,), 1)
+        return Layout((tuple(subjects),), 1)
     if mode == "replicas":
         count = processes or max(2, 0 if device == "cpu" else _gpus())
         pieces = -(-_PARTS * count // len(subjects))
         parts = tuple((subject, piece, pieces) for subject in subjects for piece in range(pieces))
         return Layout(((),) * count, count, parts)
-    own = tuple((part,) for part in whole)
+    own = tuple((subject,) for subject in subjects)
     return Layout(own, 1 if mode == "sequential" else min(processes or len(own), len(own)))
 
 
@@ -66,9 +65,9 @@ def run(
         try:
             while waiting or running:
                 while waiting and len(running) < planned.at_once:
-                    number, parts = waiting.popleft()
+                    number, own = waiting.popleft()
                     took(number, {"kind": "import_start", "time": time.time()})
-                    process = _Process(number, places.pop(), parts, settings, threads, queue)
+                    process = _Process(number, places.pop(), own, settings, threads, queue)
                     running[process.said] = process
                     ready.register(process.said, selectors.EVENT_READ, process)
                 for key, _ in ready.select():
@@ -87,23 +86,23 @@ def run(
 
 
 class _Process:
-    """A process that works: it gets a part when it says that it is ready."""
+    """A process that works: on its own subjects, or on the part of the queue that it gets when it says it is ready."""
 
     def __init__(
         self,
         number: int,
         place: int,
-        parts: Sequence[Part],
+        own: Sequence[str],
         settings: Mapping[str, Any],
         threads: int,
         queue: deque[Part],
     ) -> None:
         self.number, self.place, self.ended = number, place, False
-        self._parts = deque(parts) if parts else queue
-        self._rest = b""
-        own = tuple(subject for subject, *_ in parts) or tuple(dict.fromkeys(subject for subject, *_ in queue))
-        self._subjects = own
-        told = Settings(**settings, process=number, place=place, subjects=own, ahead=bool(parts), threads=threads)
+        self._queue, self._rest = queue, b""
+        self._subjects = tuple(own or dict.fromkeys(subject for subject, *_ in queue))
+        told = Settings(
+            **settings, process=number, place=place, subjects=self._subjects, ahead=bool(own), threads=threads
+        )
         # OpenMP, MKL and the tokenizers' Rayon read these once, when they are loaded
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
         environment = {**os.environ, **dict.fromkeys(names, str(threads))}
@@ -134,8 +133,8 @@ class _Process:
                 raise ProcessError(message["message"], message["status"])
             if message["kind"] != "ready":
                 yield message
-            elif self._parts:
-                self._tell(self._parts.popleft())
+            elif self._queue:
+                self._tell(self._queue.popleft())
             else:
                 assert self._child.stdin is not None
                 self._child.stdin.close()

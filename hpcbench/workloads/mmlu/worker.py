@@ -33,8 +33,8 @@ _LONGER = 1.25  # times as long as the prompts with which a model was tried: tho
 class Settings:
     """What a process is told at its start.
 
-    `place` is which GPU it takes, where there are several. `ahead` is whether all subjects are surely its own, and so
-    cut into tokens before it says that it is ready. `done` are questions that need no answer: subject, number, prompt.
+    `place` is which GPU it takes, where there are several. `ahead` is whether it answers all subjects and does not wait
+    to be asked for parts. `done` are questions that need no answer: subject, number, prompt.
     """
 
     process: int
@@ -56,7 +56,7 @@ class Settings:
 
 
 def main() -> None:
-    """Work through what standard input asks for, line by line: a subject, and which part of how many of it."""
+    """Answer all subjects, or what standard input asks for, line by line: a subject, and which part of how many."""
     tell = _Teller()
     settings = Settings(**json.loads(sys.stdin.readline()))
     try:
@@ -87,10 +87,13 @@ def _work(tell: _Teller, settings: Settings, subjects: dict[str, Subject]) -> No
             model.model, settings.batch, lambda size: tell("note", message=f"out of memory: {size} at most")
         )
         run = _Run(tell, settings, subjects, model, scorer)
-        tell("ready")
-        for line in sys.stdin:
-            run.part(*json.loads(line))
+        if settings.ahead:
+            run.everything()
+        else:
             tell("ready")
+            for line in sys.stdin:
+                run.part(*json.loads(line))
+                tell("ready")
     except models.ModelError as error:
         tell.failed(str(error))
     except TooLargeError as error:
@@ -116,13 +119,16 @@ class _Run:
         self._done = frozenset(tuple(each) for each in settings.done)
         self._reuse, self._tried = settings.reuse, 0  # and how long the prompts were with which that was tried
         self._given = 0  # tokens of prompts
-        if settings.ahead:
-            for name in subjects:
-                self._encode(name)
 
     def counts(self) -> dict[str, int]:
         """Return how many tokens the prompts had, and how many were computed."""
         return {"prompt_tokens": self._given, "computed_tokens": self._scorer.computed}
+
+    def everything(self) -> None:
+        """Answer all subjects: the longest prompts first, because what the model takes is tried with the longest."""
+        longest = {name: max(len(each.asked.context) for each in self._encode(name)) for name in self._subjects}
+        for name in sorted(longest, key=lambda name: -longest[name]):
+            self.part(name, 0, 1)
 
     def part(self, name: str, which: int, count: int) -> None:
         """Answer one of `count` parts of a subject."""
